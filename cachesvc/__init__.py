@@ -1,0 +1,1 @@
+"""A distributed hot-data cache for S3."""

@@ -1,0 +1,57 @@
+"""The counters of a node, in Prometheus's terms.
+
+Rules: one call per outcome, at the end of a step; label values come from small fixed sets, never from keys. The names
+are a contract (prefix `cachesvc_`).
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+LABELLED = tuple[str, ...]
+
+
+class Metrics:
+    """All metrics of one node, in a registry of its own, so that several nodes can live in one process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: LABELLED = ()) -> Counter:
+            return Counter(name, text, labels, namespace="cachesvc", registry=registry)
+
+        def gauge(name: str, text: str, labels: LABELLED = ()) -> Gauge:
+            return Gauge(name, text, labels, namespace="cachesvc", registry=registry)
+
+        self.requests = counter(
+            "requests_total",
+            "Requests by op (read, stat, hello) and result (hit, filled, joined, bypass, error)",
+            ("op", "result"),
+        )
+        self.read_bytes = counter(
+            "read_bytes_total", "Bytes answered, by where they came from", ("source",)
+        )
+        self.origin_requests = counter(
+            "origin_requests_total",
+            "Requests to the origin, by op and HTTP code (or the word error)",
+            ("op", "code"),
+        )
+        self.origin_bytes = counter("origin_bytes_total", "Body bytes received from the origin")
+        self.origin_retries = counter("origin_retries_total", "Requests to the origin sent again")
+        self.stored_bytes = gauge("stored_bytes", "Bytes that block files take on disk")
+        self.stored_blocks = gauge("stored_blocks", "Block files in the index")
+        self.capacity_bytes = gauge("capacity_bytes", "Bytes that block files may take")
+        self.evicted_bytes = counter(
+            "evicted_bytes_total", "Bytes of block files removed, by reason", ("reason",)
+        )
+        self.corrupt_blocks = counter(
+            "corrupt_blocks_total",
+            "Blocks that failed a check and were dropped, by check",
+            ("check",),
+        )
+        self.unstored_bytes = counter(
+            "unstored_bytes_total", "Filled bytes that no device would take"
+        )
+        self.device_healthy = gauge("device_healthy", "1: in use, 0: taken out of use", ("device",))
+        self.flights = gauge("flights", "Fills under way or waiting for their turn")
+        self.connections = gauge("lane_connections", "Open connections of the TCP lane")
