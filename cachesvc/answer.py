@@ -1,0 +1,74 @@
+"""What a read is answered with: a version, and segments of bytes that a lane can send.
+
+Rules: a segment that was handed out belongs to the receiver, who closes it; an Answer is closed by whoever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from cachesvc.core.types import ObjectVersion, Source
+from cachesvc.store import Pin
+
+
+@dataclass(slots=True)
+class FilePart:
+    """Bytes of a pinned block file: `[offset, offset + length_bytes)`."""
+
+    pin: Pin
+    offset: int
+    length_bytes: int
+
+
+Part = FilePart | memoryview
+
+
+@dataclass(slots=True)
+class Segment:
+    """Adjacent bytes of an object, of one source, ready to be sent: the parts, one after another.
+
+    start: offset in the object. checksums: xxh3-64, 8 bytes for each cut of the segment at page
+    borders; empty on a bypass.
+    """
+
+    start: int
+    length_bytes: int
+    source: Source
+    checksums: bytes = b""
+    parts: list[Part] = field(default_factory=list)
+    pin: Pin | None = None
+
+    def close(self) -> None:
+        """Let the pin go. Closing twice is fine."""
+        if self.pin is not None:
+            self.pin.close()
+
+
+@dataclass(slots=True)
+class Answer:
+    """One version, for how long to believe that it is current, and its bytes.
+
+    A hit has all its `segments`; anything else has them come from `more`, in order. An answer for
+    an uncacheable version has neither: it is an invitation to bypass.
+    """
+
+    version: ObjectVersion
+    fresh_for_s: float
+    segments: list[Segment] = field(default_factory=list)
+    more: AsyncGenerator[Segment, None] | None = None
+    resources: AsyncExitStack | None = None
+
+    def close(self) -> None:
+        """Let go of a hit's segments."""
+        for segment in self.segments:
+            segment.close()
+
+    async def aclose(self) -> None:
+        """Let go of everything: segments, fills, the origin's connection of a bypass."""
+        self.close()
+        if self.more is not None:
+            await self.more.aclose()
+        if self.resources is not None:
+            await self.resources.aclose()

@@ -1,0 +1,55 @@
+"""What a disk is to the store: a flat set of block files, named by block id.
+
+Rules: no policy and no format here; every failure is the operating system's OSError, errno intact, because the store
+decides by errno whether a device is full, broken or merely short of descriptors. A file that was unlinked keeps its
+bytes for whoever has it open.
+
+Implementations: `nvme.NvmeDisk` (a directory), `memory.MemoryDisk` (tests and the simulator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class BlockFile(Protocol):
+    """One open block file. Positions and sizes in bytes; safe to read from several threads at once."""
+
+    def pread(self, size_bytes: int, offset: int) -> bytes:
+        """Up to `size_bytes` bytes; fewer only at the end of the file."""
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        """All of `data`, or OSError (some of it may have been written)."""
+
+    def size_bytes(self) -> int: ...
+
+    def taken_bytes(self) -> int:
+        """The space that the file really takes on the device."""
+
+    def fileno(self) -> int:
+        """The descriptor, for sendfile. Memory files have none and raise OSError."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """One device, or a directory on it."""
+
+    @property
+    def name(self) -> str:
+        """For messages and metrics."""
+
+    def open(self, block_id: bytes) -> BlockFile:
+        """Raises FileNotFoundError if there is no such file."""
+
+    def create(self, block_id: bytes) -> BlockFile:
+        """A new, empty file. Raises FileExistsError if there is one."""
+
+    def unlink(self, block_id: bytes) -> None:
+        """Remove a file; a missing one is fine."""
+
+    def scan(self) -> Iterator[bytes]:
+        """The ids of all files, in no order, while others come and go."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,334 @@
+"""The reader: THE hot path. From a request to the bytes that answer it, wherever they are.
+
+Story: `hit` runs on any thread and never waits: version from the keeper's table, blocks from the
+store, pins for what is present; None if anything is missing. `read` runs on the event loop: it asks
+the origin for the version where needed, joins the coalescer for every block at once, and yields
+segments as their pages become available. Both make the same segments.
+
+Rules
+- One answer, one version. A page that is sent in part is checked here and sent from memory, with a
+  checksum of the part; a whole page goes from the file with its stored checksum, which the receiver
+  checks. So no byte leaves without a checksum that was made when it came from the origin.
+- A page that fails its check is a miss: the block is dropped and filled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+
+from cachesvc.answer import Answer, FilePart, Segment
+from cachesvc.coalescer import Coalescer, Flight, Hold
+from cachesvc.core.blocks import Slice, cuts, runs, slices
+from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded, RangeError
+from cachesvc.core.format import checksum
+from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
+from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
+from cachesvc.metrics import Metrics
+from cachesvc.origin.base import BypassStream, Origin
+from cachesvc.store import Pin, Store
+from cachesvc.versions import Checked, Versions
+
+SMALL_BYTES = 64 << 10  # up to here an answer goes from memory: one send, and checked here
+_REJOINS = 8  # how often pages may be evicted under a reader before it gives up
+_METRIC_SOURCE = {
+    Source.DISK: "disk",
+    Source.PEER: "peer",
+    Source.JOINED: "origin",
+    Source.ORIGIN: "origin",
+    Source.BYPASS: "origin",
+}
+
+
+class Reader:
+    """Reads for all lanes of a node. What is not async may be called from any thread."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        coalescer: Coalescer,
+        versions: Versions,
+        metrics: Metrics,
+        geometry: Geometry,
+    ) -> None:
+        self.geometry = geometry
+        self.versions = versions
+        self._origin = origin
+        self._store = store
+        self._coalescer = coalescer
+        self._results = {
+            result: metrics.requests.labels("read", result)
+            for result in ("hit", "filled", "joined", "bypass", "error")
+        }
+        self._stats = metrics.requests.labels("stat", "hit")
+        self._stat_errors = metrics.requests.labels("stat", "error")
+        self._bytes = {
+            source: metrics.read_bytes.labels(word) for source, word in _METRIC_SOURCE.items()
+        }
+
+    async def stat(self, request: StatRequest) -> Answer:
+        """The current version, and for how long to believe in it. No bytes.
+
+        Raises: ObjectNotFound, AccessDenied, OriginError.
+        """
+        counter = self._stat_errors
+        try:
+            answer = self._answer(await self.versions.get(request.name, request.max_age_s))
+            counter = self._stats
+        finally:
+            counter.inc()
+        return answer
+
+    def hit(self, request: ReadRequest) -> Answer | None:
+        """The whole answer, if all of it is stored and its version is known; else None.
+
+        Opens files and may read a trailer, but waits for no one.
+
+        Raises: RangeError.
+        """
+        if request.bypass:
+            return None
+        answer = self._known(request)
+        if answer is None or not answer.version.cacheable:
+            return None
+        for part in self._cut(answer.version, request):
+            segment = self._stored(part, Source.DISK, request.verify)
+            if segment is None:
+                answer.close()
+                return None
+            answer.segments.append(segment)
+        self._count("hit", [(one.source, one.length_bytes) for one in answer.segments])
+        return answer
+
+    async def read(self, request: ReadRequest) -> Answer:
+        """The answer, its segments to be taken from `more`, in order, each closed by the taker.
+
+        Raises: ObjectNotFound, AccessDenied, RangeError, OriginError; while segments are taken also
+        ObjectChanged and Overloaded. NotCacheable: the version named has no strong ETag.
+        """
+        if request.bypass:
+            return await self._bypass(request)
+        if request.version is not None:
+            answer = Answer(request.version, 0.0)
+        else:
+            answer = self._answer(await self.versions.get(request.name, request.max_age_s))
+        if answer.version.cacheable:
+            parts = self._cut(answer.version, request)
+            answer.more = self._segments(answer.version, parts, request.verify)
+        elif request.version is not None:
+            raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
+        return answer
+
+    # -- what is stored
+
+    def _known(self, request: ReadRequest) -> Answer | None:
+        if request.version is not None:
+            return Answer(request.version, 0.0)
+        checked = self.versions.peek(request.name, request.max_age_s)
+        return None if checked is None else self._answer(checked)
+
+    def _answer(self, checked: Checked) -> Answer:
+        assert checked.version is not None
+        return Answer(checked.version, self.versions.fresh_for_s(checked))
+
+    def _cut(self, version: ObjectVersion, request: ReadRequest) -> list[Slice]:
+        name, size_bytes = request.name, version.size_bytes
+        wanted = [clamp(name, start, end, size_bytes) for start, end in request.ranges]
+        if sum(one.length_bytes for one in wanted) > MAX_REQUEST_BYTES:
+            raise RangeError(f"{name}: more than {MAX_REQUEST_BYTES} bytes in one request; cut it up")
+        return [part for one in wanted for part in slices(version, one, self.geometry)]
+
+    def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
+        """The slice, if all its pages are present and those that must be checked are right."""
+        pin = self._store.pin(part.block)
+        if pin is None:
+            return None
+        segment = None
+        try:
+            if part.pages & ~pin.present == 0:
+                segment = self._from_pin(pin, part, source, verify)
+        finally:
+            if segment is None:
+                pin.close()
+        return segment
+
+    def _from_pin(self, pin: Pin, part: Slice, source: Source, verify: bool) -> Segment | None:
+        segment = Segment(part.object_start, part.length_bytes, source, pin=pin)
+        page_bytes = part.block.geometry.page_bytes
+        check_all = verify or part.length_bytes <= SMALL_BYTES
+        sums = []
+        for start, end, page, whole in _pieces(part):
+            if whole and not check_all:
+                _extend(segment, pin, start, end)
+                sums.append(pin.checksums(page, page + 1))
+                continue
+            data = self._checked_page(pin, page)
+            if data is None:
+                return None
+            first = page * page_bytes
+            piece = memoryview(data)[start - first : end - first]
+            segment.parts.append(piece)
+            sums.append(pin.checksums(page, page + 1) if whole else checksum(piece))
+        segment.checksums = b"".join(sums)
+        return segment
+
+    def _checked_page(self, pin: Pin, page: int) -> bytes | None:
+        try:
+            data = pin.page(page)
+        except OSError as error:
+            self._store.read_failed(pin, error)
+            return None
+        if data is None:
+            self._store.drop(pin, "page")
+        return data
+
+    # -- what is on its way
+
+    async def _segments(
+        self, version: ObjectVersion, parts: list[Slice], verify: bool
+    ) -> AsyncGenerator[Segment, None]:
+        holds: list[Hold] = []
+        sent: list[tuple[Source, int]] = []
+        result = "error"
+        try:
+            for part in parts:
+                holds.append(self._coalescer.join(part.block, part.pages))
+            for part, hold in zip(parts, holds, strict=True):
+                async for segment in self._slice(part, hold, verify):
+                    sent.append((segment.source, segment.length_bytes))
+                    yield segment
+                hold.close()
+            result = _result(sent)
+        except ObjectChanged:
+            self.versions.forget(version)
+            raise
+        finally:
+            for hold in holds:
+                hold.close()
+            self._count(result, sent)
+
+    async def _slice(self, part: Slice, hold: Hold, verify: bool) -> AsyncGenerator[Segment, None]:
+        """Run by run: what is stored, then what has landed, waiting for what is under way."""
+        page_bytes = part.block.geometry.page_bytes
+        holds = [hold]  # newest first
+        position = part.start
+        try:
+            while position < part.end:
+                page = position // page_bytes
+                flight = next((f for h in holds if (f := h.covering(page))), None)
+                if flight is not None:
+                    await flight.wait(page)
+                source = _source(flight, holds)
+                segment = self._available(part, position, flight, source, verify)
+                if segment is None:
+                    if len(holds) > _REJOINS:
+                        raise Overloaded(f"{part.block}: pages leave faster than they are read")
+                    rest = Slice(part.block, position, part.end)
+                    holds.insert(0, self._coalescer.join(part.block, rest.pages, keep=True))
+                    continue
+                position = segment.start - part.block.start + segment.length_bytes
+                yield segment
+        finally:
+            for again in holds[:-1]:
+                again.close()
+
+    def _available(
+        self, part: Slice, position: int, flight: Flight | None, source: Source, verify: bool
+    ) -> Segment | None:
+        """The longest segment at `position` that can be had without waiting, of one source."""
+        page_bytes = part.block.geometry.page_bytes
+        page = position // page_bytes
+        if flight is not None:
+            end = min(part.end, flight.landed_end)
+            landed = _from_flight(Slice(part.block, position, end), flight, source)
+            if landed is not None:
+                return landed
+        pin = self._store.pin(part.block)
+        if pin is None:
+            return None
+        run = next(runs(pin.present >> page), (1, 1))
+        pin.close()
+        if run[0] != 0:
+            return None
+        end = min(part.end, (page + run[1]) * page_bytes)
+        if flight is not None:
+            end = min(end, flight.extent.beyond_page * page_bytes)
+        return self._stored(Slice(part.block, position, end), source, verify)
+
+    # -- what may not be cached
+
+    async def _bypass(self, request: ReadRequest) -> Answer:
+        start, end = request.ranges[0]
+        resources = AsyncExitStack()
+        try:
+            stream = await resources.enter_async_context(
+                self._origin.stream(request.name, start, end)
+            )
+        except BaseException:
+            self._results["error"].inc()
+            raise
+        return Answer(stream.version, 0.0, more=self._passed(stream), resources=resources)
+
+    async def _passed(self, stream: BypassStream) -> AsyncGenerator[Segment, None]:
+        position = stream.wanted.start
+        result = "error"
+        try:
+            async for chunk in stream.chunks:
+                yield Segment(position, len(chunk), Source.BYPASS, parts=[memoryview(chunk)])
+                position += len(chunk)
+            if position != stream.wanted.end:
+                raise OriginError(f"{stream.version.name}: the origin sent a short answer")
+            result = "bypass"
+        finally:
+            self._count(result, [(Source.BYPASS, position - stream.wanted.start)])
+
+    def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
+        self._results[result].inc()
+        for source, count_bytes in sent:
+            self._bytes[source].inc(count_bytes)
+
+
+def _pieces(part: Slice) -> list[tuple[int, int, int, bool]]:
+    """The slice cut at page borders: (start, end, page, whether that is the whole page)."""
+    block = part.block
+    page_bytes = block.geometry.page_bytes
+    return [
+        (start, end, start // page_bytes, end - start == block.page_length_bytes(start // page_bytes))
+        for start, end in cuts(part.start, part.end, page_bytes)
+    ]
+
+
+def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
+    """Send `[start, end)` of the file too, joined to the part before it where they touch."""
+    last = segment.parts[-1] if segment.parts else None
+    if isinstance(last, FilePart) and last.offset + last.length_bytes == start:
+        last.length_bytes += end - start
+    else:
+        segment.parts.append(FilePart(pin, start, end - start))
+
+
+def _from_flight(part: Slice, flight: Flight, source: Source) -> Segment | None:
+    """What has landed, from the flight's memory; None once that was given back."""
+    data = flight.bytes_of(part.start, part.end) if part.length_bytes > 0 else None
+    if data is None:
+        return None
+    sums = []
+    for start, end, page, whole in _pieces(part):
+        piece = data[start - part.start : end - part.start]
+        sums.append(flight.checksums_of(page, page + 1) if whole else checksum(piece))
+    return Segment(part.object_start, part.length_bytes, source, b"".join(sums), [data])
+
+
+def _source(flight: Flight | None, holds: list[Hold]) -> Source:
+    if flight is None:
+        return Source.DISK
+    began = any(flight in hold.began for hold in holds)
+    return Source.ORIGIN if began else Source.JOINED
+
+
+def _result(sent: list[tuple[Source, int]]) -> str:
+    sources = {source for source, _ in sent}
+    if Source.ORIGIN in sources:
+        return "filled"
+    return "joined" if Source.JOINED in sources else "hit"

@@ -1,0 +1,127 @@
+"""The keeper of versions: which version of an object is the current one, and how sure we are.
+
+Story: the owner of an object's block 0 is asked first; it answers from here if its last look at the origin is young
+enough, else with one HEAD, which all who ask meanwhile share. The age of an answer counts from the moment its HEAD was
+sent, so "at most max_age old" means: this version was current at some moment no earlier than max_age before the call.
+A HEAD that was sent too early for a caller is waited for and not believed: the caller joins the next one.
+
+Rules: a 404 is remembered for a short time, other failures never; the table is bounded, least recently used first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cachesvc.core.errors import CacheError, ObjectNotFound
+from cachesvc.core.types import ObjectName, ObjectVersion
+from cachesvc.origin.base import Origin
+
+MAX_ENTRY_COUNT = 200_000
+MAX_NOT_FOUND_AGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the origin said of an object. `checked_at` is the clock when it was asked; version None: a 404."""
+
+    version: ObjectVersion | None
+    checked_at: float
+
+
+class Versions:
+    """The versions known to one node. `revalidate_s` is the default bound on age: 0 always asks, inf never again.
+
+    `peek` may be called from any thread; the rest belongs to the event loop.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        revalidate_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        max_entry_count: int = MAX_ENTRY_COUNT,
+    ) -> None:
+        self.revalidate_s = revalidate_s
+        self._origin = origin
+        self._clock = clock
+        self._max_entry_count = max_entry_count
+        self._entries: OrderedDict[ObjectName, Checked] = OrderedDict()
+        self._heads: dict[ObjectName, tuple[float, asyncio.Task[Checked]]] = {}
+
+    def peek(self, name: ObjectName, max_age_s: float | None = None) -> Checked | None:
+        """A look at the table alone: an existing version, young enough, or None."""
+        checked = self._entries.get(name)
+        if checked is None or checked.version is None:
+            return None
+        limit_s = self._limit_s(max_age_s)
+        return checked if limit_s > 0 and self._clock() - checked.checked_at <= limit_s else None
+
+    async def get(self, name: ObjectName, max_age_s: float | None = None) -> Checked:
+        """The version of an object, checked no earlier than `max_age_s` before this call.
+
+        Cancelling leaves a shared HEAD running for the others.
+
+        Raises: ObjectNotFound, AccessDenied, OriginError, Overloaded.
+        """
+        asked_at = self._clock()
+        limit_s = self._limit_s(max_age_s)
+        known = self._entries.get(name)
+        if known is not None and known.version is None:
+            limit_s = min(limit_s, MAX_NOT_FOUND_AGE_S)
+        if known is None or limit_s <= 0 or asked_at - known.checked_at > limit_s:
+            known = await self._ask(name, asked_at - limit_s)
+        if known.version is None:
+            raise not_found(name)
+        return known
+
+    def fresh_for_s(self, checked: Checked) -> float:
+        """How long the check still counts under the default bound."""
+        return max(0.0, self.revalidate_s - (self._clock() - checked.checked_at))
+
+    def forget(self, version: ObjectVersion) -> None:
+        """The origin has denied this version: whoever asks next must look again."""
+        known = self._entries.get(version.name)
+        if known is not None and known.version is not None and known.version.same_bytes(version):
+            del self._entries[version.name]
+
+    def _limit_s(self, max_age_s: float | None) -> float:
+        return self.revalidate_s if max_age_s is None else min(max_age_s, self.revalidate_s)
+
+    async def _ask(self, name: ObjectName, not_before: float) -> Checked:
+        while True:
+            started_at, task = self._heads.get(name) or self._start(name)
+            if started_at >= not_before:
+                return await asyncio.shield(task)
+            await asyncio.wait([task])
+
+    def _start(self, name: ObjectName) -> tuple[float, asyncio.Task[Checked]]:
+        started_at = self._clock()
+        task = asyncio.get_running_loop().create_task(self._head(name, started_at))
+        self._heads[name] = started_at, task
+        return started_at, task
+
+    async def _head(self, name: ObjectName, started_at: float) -> Checked:
+        try:
+            try:
+                checked = Checked(await self._origin.head(name), started_at)
+            except ObjectNotFound:
+                checked = Checked(None, started_at)
+            self._entries[name] = checked
+            self._entries.move_to_end(name)
+            while len(self._entries) > self._max_entry_count:
+                self._entries.popitem(last=False)
+            return checked
+        except CacheError as error:
+            self._entries.pop(name, None)
+            raise error.with_traceback(None) from None
+        finally:
+            del self._heads[name]
+
+
+def not_found(name: ObjectName) -> ObjectNotFound:
+    """The error for an object that the origin does not have."""
+    return ObjectNotFound(f"{name}: the origin has no such bucket or key")
