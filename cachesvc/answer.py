@@ -40,6 +40,22 @@ class Segment:
     parts: list[Part] = field(default_factory=list)
     pin: Pin | None = None
 
+    def read(self, start: int, end: int) -> bytes:
+        """`[start, end)` of the object as a copy, unchecked. Fewer if a file was cut short."""
+        pieces: list[bytes | memoryview] = []
+        position = self.start
+        for part in self.parts:
+            length = part.length_bytes if isinstance(part, FilePart) else len(part)
+            first, beyond = max(start - position, 0), min(end - position, length)
+            position += length
+            if first >= beyond:
+                continue
+            if isinstance(part, FilePart):
+                pieces.append(part.pin.pread(part.offset + first, part.offset + beyond))
+            else:
+                pieces.append(part[first:beyond])
+        return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], bytes) else b"".join(pieces)
+
     def close(self) -> None:
         """Let the pin go. Closing twice is fine."""
         if self.pin is not None:
@@ -72,3 +88,10 @@ class Answer:
             await self.more.aclose()
         if self.resources is not None:
             await self.resources.aclose()
+
+
+async def take(answer: Answer) -> Segment | None:
+    """The next segment of an answer, or None at its end. The taker closes it."""
+    if answer.segments:
+        return answer.segments.pop(0)
+    return None if answer.more is None else await anext(answer.more, None)

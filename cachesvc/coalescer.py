@@ -35,7 +35,9 @@ from cachesvc.store import Store
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 512 << 20
-WRITE_BYTES = 2 << 20  # how a block file is written decides how fast it maps: in runs of this, aligned
+WRITE_BYTES = (
+    2 << 20
+)  # how a block file is written decides how fast it maps: in runs of this, aligned
 
 log = structlog.get_logger(__name__)
 Hop = Callable[..., Any]

@@ -45,7 +45,7 @@ class Device:
 
     def fail(self, why: str) -> list[bytes]:
         """Take the device out of use for good and forget what stood on it. Returns the forgotten ids."""
-        lost = [self.index.block_id(slot) for slot in self.index.slots()]
+        lost = self.index.ids()
         self.failure = why
         self.index = Index(self._policy, self.capacity_bytes)
         return lost

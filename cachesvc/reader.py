@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
@@ -120,6 +121,13 @@ class Reader:
             raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
         return answer
 
+    def broken(self, pin: Pin, error: OSError) -> None:
+        """A lane could not send a pinned file: it was cut short, or its disk fails."""
+        if error.errno == errno.ENODATA:
+            self._store.drop(pin, "length")
+        else:
+            self._store.read_failed(pin, error)
+
     # -- what is stored
 
     def _known(self, request: ReadRequest) -> Answer | None:
@@ -136,7 +144,9 @@ class Reader:
         name, size_bytes = request.name, version.size_bytes
         wanted = [clamp(name, start, end, size_bytes) for start, end in request.ranges]
         if sum(one.length_bytes for one in wanted) > MAX_REQUEST_BYTES:
-            raise RangeError(f"{name}: more than {MAX_REQUEST_BYTES} bytes in one request; cut it up")
+            raise RangeError(
+                f"{name}: more than {MAX_REQUEST_BYTES} bytes in one request; cut it up"
+            )
         return [part for one in wanted for part in slices(version, one, self.geometry)]
 
     def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
@@ -294,7 +304,12 @@ def _pieces(part: Slice) -> list[tuple[int, int, int, bool]]:
     block = part.block
     page_bytes = block.geometry.page_bytes
     return [
-        (start, end, start // page_bytes, end - start == block.page_length_bytes(start // page_bytes))
+        (
+            start,
+            end,
+            start // page_bytes,
+            end - start == block.page_length_bytes(start // page_bytes),
+        )
         for start, end in cuts(part.start, part.end, page_bytes)
     ]
 

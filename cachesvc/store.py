@@ -289,7 +289,8 @@ class Store:
     def _choices(self, block_id: bytes) -> list[Device]:
         """Devices for a new block: rendezvous order, so that each gets its share and a failed one moves no other."""
         return sorted(
-            (device for device in self.devices if not device.failure), key=lambda device: xxh3_64_intdigest(block_id + device.disk.name.encode())
+            (device for device in self.devices if not device.failure),
+            key=lambda device: xxh3_64_intdigest(block_id + device.disk.name.encode()),
         )[:2]
 
     def _begin(
@@ -536,4 +537,3 @@ class Store:
                 self._detach(block_id)
         for device in self.devices:
             device.disk.close()
-

@@ -69,7 +69,9 @@ class Trailer:
             page = first_page + offset // CHECKSUM_BYTES
             if not self.present >> page & 1:
                 start = page * CHECKSUM_BYTES
-                self._checksums[start : start + CHECKSUM_BYTES] = checksums[offset : offset + CHECKSUM_BYTES]
+                self._checksums[start : start + CHECKSUM_BYTES] = checksums[
+                    offset : offset + CHECKSUM_BYTES
+                ]
                 added |= 1 << page
         assert added & ~self.block.all_pages == 0, f"{self.block} has no such pages: {added:x}"
         self.present |= added

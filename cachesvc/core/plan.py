@@ -1,8 +1,15 @@
 """Which origin GETs a miss needs: from missing pages to extents.
 
-Rules: every wanted page that is neither present nor in flight is in exactly one extent; an extent holds only such free
-pages, so that no byte is fetched twice; it grows to its aligned window of extent_min_bytes where the neighbours are
-free, and never beyond extent_max_bytes or its block. Deterministic: two readers of the same state plan the same GETs.
+Rules: every wanted page that is neither present nor in flight is in exactly one extent; an extent
+holds only such free pages, so that no byte is fetched twice; it stays within its block and within
+extent_max_bytes. Deterministic: two readers of the same state plan the same GETs.
+
+Story: each run of wanted pages lies in a gap, a run of free ones. A run shorter than
+extent_min_bytes grows to exactly that, or to its whole gap if the gap is smaller: to the aligned
+window where the run lies in one that is free, else to a window that begins with the run (readers
+read forward) and slides back as far as the end of the gap demands. A longer run is fetched as it
+is, cut at extent_max_bytes. What an extent has is no part of the gap any more. So a cold read of
+100 KB within a block is one GET of at most extent_min_bytes, wherever it lies.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ class Extent:
 
     @property
     def pages(self) -> int:
-        return ((1 << (self.beyond_page - self.first_page)) - 1) << self.first_page
+        return _bits(self.first_page, self.beyond_page)
 
     @property
     def start(self) -> int:
@@ -45,22 +52,33 @@ class Extent:
 
 
 def plan(block: BlockRef, wanted: int, taken: int) -> list[Extent]:
-    """The extents that bring all `wanted` pages that are not `taken` (present or in flight), in order."""
+    """The extents, in order, that bring all `wanted` pages but the `taken` (present, in flight)."""
     geometry = block.geometry
     window_pages = geometry.extent_min_bytes // geometry.page_bytes
     most_pages = geometry.extent_max_bytes // geometry.page_bytes
-    free = block.all_pages & ~taken
-    grown = 0
-    for first, beyond in runs(wanted & free):
-        window_first = first // window_pages * window_pages
-        window_beyond = -(-beyond // window_pages) * window_pages
-        window = ((1 << (window_beyond - window_first)) - 1) << window_first
-        for run_first, run_beyond in runs(window & free):
-            run = ((1 << (run_beyond - run_first)) - 1) << run_first
-            if run & wanted:
-                grown |= run
-    extents = []
-    for first, beyond in runs(grown):
-        for start in range(first, beyond, most_pages):
-            extents.append(Extent(block, start, min(start + most_pages, beyond)))
+    extents: list[Extent] = []
+    for gap_first, gap_beyond in runs(block.all_pages & ~taken):
+        free_first = gap_first
+        for first, beyond in runs(wanted & _bits(gap_first, gap_beyond)):
+            while (start := max(first, free_first)) < beyond:
+                run = start, min(beyond, start + most_pages)
+                extent = Extent(block, *_grow(run, (free_first, gap_beyond), window_pages))
+                extents.append(extent)
+                free_first = extent.beyond_page
     return extents
+
+
+def _grow(run: tuple[int, int], gap: tuple[int, int], window_pages: int) -> tuple[int, int]:
+    """A run of wanted pages as the window that is fetched for it, within its gap of free pages."""
+    first, beyond = run
+    gap_first, gap_beyond = gap
+    if beyond - first >= window_pages:
+        return run
+    start = first // window_pages * window_pages
+    if start < gap_first or not beyond <= start + window_pages <= gap_beyond:
+        start = max(gap_first, min(first, gap_beyond - window_pages))
+    return start, min(start + window_pages, gap_beyond)
+
+
+def _bits(first: int, beyond: int) -> int:
+    return ((1 << (beyond - first)) - 1) << first

@@ -5,6 +5,7 @@ Rules: frozen, slotted, validated when made; ranges are half open `[start, end)`
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,7 +14,10 @@ from cachesvc.core.errors import InvalidKey, RangeError
 MAX_KEY_BYTES = 1024  # S3's own limit, in UTF-8
 MAX_BUCKET_BYTES = 255
 MAX_ETAG_BYTES = 256
+MAX_OBJECT_BYTES = 1 << 48
 PAGES_PER_BLOCK = 128  # the trailer of a block file has room for this many
+
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]+"')  # RFC 9110, 8.8.3, in ASCII
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,7 +81,7 @@ class ObjectVersion:
     last_modified_ms: int = 0
 
     def __post_init__(self) -> None:
-        if self.size_bytes < 0:
+        if not 0 <= self.size_bytes <= MAX_OBJECT_BYTES:
             raise ValueError(f"{self.name}: size_bytes is {self.size_bytes}")
         if len(self.etag.encode()) > MAX_ETAG_BYTES:
             raise ValueError(f"{self.name}: the ETag has more than {MAX_ETAG_BYTES} bytes")
@@ -85,7 +89,7 @@ class ObjectVersion:
     @property
     def cacheable(self) -> bool:
         """Whether the ETag is strong, so that If-Match can hold an answer to this version."""
-        return len(self.etag) > 2 and self.etag[0] == '"' and self.etag[-1] == '"'
+        return _STRONG_ETAG.fullmatch(self.etag) is not None
 
     def same_bytes(self, other: ObjectVersion) -> bool:
         """Whether two values name the same version (last_modified_ms aside)."""
@@ -144,7 +148,9 @@ class Geometry:
     extent_max_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
-        if self.page_bytes <= 0 or self.block_bytes % self.page_bytes:
+        if min(self.block_bytes, self.page_bytes, self.extent_min_bytes) <= 0:
+            raise ValueError(f"{self}: every size must be positive")
+        if self.block_bytes % self.page_bytes:
             raise ValueError(
                 f"block_bytes {self.block_bytes} is no multiple of page_bytes {self.page_bytes}"
             )

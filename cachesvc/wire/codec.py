@@ -261,7 +261,9 @@ def unpack_read_head(name: ObjectName, message: cache_pb2.ReadHeader) -> ReadHea
     )
 
 
-def pack_stat_answer(version: ObjectVersion, fresh_for_s: float, epoch: int) -> cache_pb2.StatAnswer:
+def pack_stat_answer(
+    version: ObjectVersion, fresh_for_s: float, epoch: int
+) -> cache_pb2.StatAnswer:
     return cache_pb2.StatAnswer(
         version=pack_version(version),
         fresh_for_ms=_milliseconds(fresh_for_s),
@@ -351,4 +353,3 @@ def _read_varint(raw: bytes, position: int) -> tuple[int, int]:
 
 def pack_error_head(error: BaseException) -> cache_pb2.ReadHeader:
     return cache_pb2.ReadHeader(error=error_message(error), last=True)
-

@@ -65,11 +65,15 @@ def parse_prefix(raw: bytes | bytearray | memoryview) -> Prefix:
     """
     magic, kind, zero, header_bytes, body_bytes = _PREFIX.unpack_from(raw)
     if magic != _MAGIC or zero:
-        raise ProtocolError(f"a frame begins with {bytes(raw[:4])!r}: the other end speaks something else")
+        raise ProtocolError(
+            f"a frame begins with {bytes(raw[:4])!r}: the other end speaks something else"
+        )
     if kind not in Kind._value2member_map_:
         raise ProtocolError(f"frame kind {kind} is unknown to protocol version {PROTOCOL_VERSION}")
     if header_bytes > MAX_HEADER_BYTES:
-        raise ProtocolError(f"a frame header of {header_bytes} bytes; {MAX_HEADER_BYTES} is the most")
+        raise ProtocolError(
+            f"a frame header of {header_bytes} bytes; {MAX_HEADER_BYTES} is the most"
+        )
     if body_bytes > MAX_BODY_BYTES:
         raise ProtocolError(f"a frame body of {body_bytes} bytes; {MAX_BODY_BYTES} is the most")
     return Prefix(Kind(kind), header_bytes, body_bytes)

@@ -1,0 +1,246 @@
+"""The composition root of a node: the only place that names concrete disks and origins.
+
+Story: settings become objects, from the disk up; every port is listened on before the node
+introduces itself to its peers; then it is ready, and takes in what stands on its disks while it
+serves. SIGTERM turns it around: not ready, no new connections, requests under way may end, exit 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import structlog
+import uvloop
+
+from cachesvc.admin import Admin
+from cachesvc.coalescer import Coalescer
+from cachesvc.config import ConfigError, NodeConfig, split_address
+from cachesvc.core.ring import Member
+from cachesvc.core.types import Geometry
+from cachesvc.disk.nvme import NvmeDisk
+from cachesvc.lane import LaneServer
+from cachesvc.membership.cluster import Cluster
+from cachesvc.membership.static import MemberList, StaticMembership
+from cachesvc.metrics import Metrics
+from cachesvc.origin.s3 import S3Origin
+from cachesvc.origin.s3_client import S3Settings
+from cachesvc.reader import Reader
+from cachesvc.service import GrpcService
+from cachesvc.store import Store
+from cachesvc.versions import Versions
+
+SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
+_LISTEN_BACKLOG = 1024
+
+log = structlog.get_logger(__name__)
+
+
+class StartError(RuntimeError):
+    """The node cannot start; the message says why, on what, and what to do."""
+
+
+@dataclass
+class Node:
+    """A node that runs on the current event loop (see open_node)."""
+
+    config: NodeConfig
+    metrics: Metrics
+    cluster: Cluster
+    store: Store
+    reader: Reader
+    lane: LaneServer
+    service: GrpcService
+    admin: Admin
+
+    async def drain(self) -> None:
+        """Take nothing new, and let what is under way end, `drain_timeout` at most."""
+        log.info("draining", timeout_s=self.config.drain_timeout)
+        self.admin.ready = False
+        await self.service.serving(False)
+        self.lane.stop_listening()
+        grpc_stopped = asyncio.ensure_future(self.service.stop(self.config.drain_timeout))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.drain_timeout):
+                await self.lane.drain()
+        await grpc_stopped
+
+
+async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
+    """Start a node; `exits` stops it and gives everything back, in reverse order.
+
+    Raises:
+        StartError: a directory, port or setting cannot be used.
+        ConfigError: the member list, or the token file.
+    """
+    token = config.read_token()
+    loop, geometry, metrics = asyncio.get_running_loop(), Geometry(), Metrics()
+    disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
+    members = _member_list(config)
+    me = Member(_node_id(config), _my_address(config, members), config.grpc, config.weight)
+    cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
+    listener = exits.enter_context(_listen(config.lane))
+
+    store = Store(disks, config.capacity, metrics, policy=config.eviction)
+    exits.callback(store.close)
+    origin = S3Origin(
+        S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
+        metrics,
+    )
+    exits.push_async_callback(origin.close)
+    hop = loop.call_soon_threadsafe
+    coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
+    exits.push_async_callback(coalescer.close)
+    reader = Reader(
+        origin, store, coalescer, Versions(origin, config.revalidate), metrics, geometry
+    )
+    lane = LaneServer(reader, cluster, metrics)
+    service = GrpcService(reader, cluster)
+    admin = Admin(metrics)
+    node = Node(config, metrics, cluster, store, reader, lane, service, admin)
+
+    exits.push_async_callback(admin.stop)
+    with _naming("admin", config.admin):
+        await admin.start(*split_address(config.admin))
+    exits.push_async_callback(service.stop, 0)
+    with _naming("gRPC", config.grpc):
+        await service.start(config.grpc)
+    lane.start(listener)
+    exits.push_async_callback(lane.stop)
+    exits.callback(_recover(store).set)
+
+    membership = StaticMembership(cluster, members)
+    exits.push_async_callback(membership.stop)
+    await membership.start()
+    await service.serving(True)
+    admin.ready = True
+    return node
+
+
+async def _serve(config: NodeConfig) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as exits:
+        node = await open_node(config, exits)
+        log.info("ready", node=node.cluster.me.node_id, lane=config.lane, grpc=config.grpc)
+        print("ready", flush=True)
+        await stopped.wait()
+        await node.drain()
+    log.info("stopped")
+
+
+def run(config: NodeConfig) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    Raises: StartError, ConfigError.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    uvloop.run(_serve(config))
+
+
+def _recover(store: Store) -> Event:
+    """Take in the disks' blocks on a thread of its own. Setting the event ends it."""
+    stop = Event()
+
+    def work() -> None:
+        for _ in store.recover():
+            if stop.is_set():
+                return
+        log.info("recovered", blocks=store.stored_count, bytes=store.stored_bytes)
+
+    Thread(target=work, name="recover", daemon=True).start()
+    return stop
+
+
+def _disk(directory: Path) -> NvmeDisk:
+    try:
+        return NvmeDisk(directory)
+    except BlockingIOError as error:
+        raise StartError(f"data directory {directory} is in use by another node") from error
+    except OSError as error:
+        raise StartError(
+            f"data directory {directory} cannot be used: {error.strerror}; "
+            "make it writable for this user, or give another --data-dir"
+        ) from error
+
+
+def _node_id(config: NodeConfig) -> str:
+    """The id kept on disk, or the one that was given, which is then kept."""
+    file = config.data_dir[0] / "node-id"
+    try:
+        kept = file.read_text().strip() if file.exists() else ""
+        node_id = config.node_id or kept or f"node-{uuid.uuid4().hex[:12]}"
+        if kept and kept != node_id:
+            log.warning("the data directory was another node's", was=kept, now=node_id)
+        if kept != node_id:
+            file.write_text(node_id + "\n")
+    except OSError as error:
+        raise StartError(f"{file} cannot be kept: {error.strerror}; make it writable") from error
+    return node_id
+
+
+def _member_list(config: NodeConfig) -> MemberList:
+    try:
+        return MemberList(config.members or config.lane)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"members: {error}") from error
+
+
+def _my_address(config: NodeConfig, members: MemberList) -> str:
+    """Which of the members is this node: its lane address, or the one with its port on this host."""
+    if config.lane in members.addresses:
+        return config.lane
+    host, port = split_address(config.lane)
+    if host in ("0.0.0.0", "::"):
+        for address in members.addresses:
+            their_host, their_port = split_address(address)
+            if their_port == port and _is_local(their_host):
+                return address
+    raise ConfigError(
+        f"members: {', '.join(members.addresses)} do not name this node; add {config.lane}"
+    )
+
+
+def _is_local(host: str) -> bool:
+    """Whether one of this machine's own addresses answers to the name."""
+    with contextlib.suppress(OSError):
+        for family, kind, protocol, _, where in socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM
+        ):
+            with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                probe.bind(where)
+                return True
+    return False
+
+
+def _listen(address: str) -> socket.socket:
+    with _naming("lane", address):
+        host, port = split_address(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
+
+
+@contextlib.contextmanager
+def _naming(port_name: str, address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StartError(
+            f"cannot listen on {address} for {port_name}: {why}; "
+            f"is another program there? Give another --{port_name.lower()} HOST:PORT"
+        ) from error

@@ -1,0 +1,260 @@
+"""The command line: a thin shell over the node, the development origin and the client.
+
+Rules: results go to standard output, as text or with `--json` as one JSON document; everything else
+goes to standard error. Exit code 0 only on success, 1 when the work failed, 2 for wrong usage. A
+failure is one line that names what failed, on what, why, and what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from cachesvc_client import CacheClient
+from rich.console import Console
+from rich.table import Table
+
+from cachesvc import config, logs
+from cachesvc.core.errors import CacheError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A distributed hot-data cache for S3.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the cluster is: HOST:PORT,... or grpc://HOST:PORT.", envvar="CACHESVC_ENDPOINT"
+    ),
+]
+OriginUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--origin-endpoint", help="The S3 endpoint to read from if the cluster cannot answer."
+    ),
+]
+Token = Annotated[str | None, typer.Option(help="The cluster's secret.", envvar="CACHESVC_TOKEN")]
+Uri = Annotated[str, typer.Argument(metavar="s3://BUCKET/KEY")]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """One line on standard error, and out."""
+    print(f"cachesvc: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.command()
+def node(
+    node_id: Annotated[
+        str | None, typer.Option(help="Who this node is; else the id kept on its disk.")
+    ] = None,
+    data_dir: Annotated[
+        list[Path] | None, typer.Option(help="Where block files are kept; repeatable.")
+    ] = None,
+    capacity: Annotated[str | None, typer.Option(help="Space for block files: 2GiB.")] = None,
+    lane: Annotated[str | None, typer.Option(help="TCP lane, HOST:PORT.")] = None,
+    grpc: Annotated[str | None, typer.Option(help="gRPC, HOST:PORT.")] = None,
+    admin: Annotated[str | None, typer.Option(help="Health and metrics, HOST:PORT.")] = None,
+    members: Annotated[
+        str | None, typer.Option(help="Lane addresses of all nodes, or file:PATH.")
+    ] = None,
+    weight: Annotated[int | None, typer.Option(help="Share of the ring.")] = None,
+    revalidate: Annotated[str | None, typer.Option(help="always, never, or a time: 10s.")] = None,
+    drain_timeout: Annotated[
+        str | None, typer.Option(help="How long requests may take to end.")
+    ] = None,
+    origin_endpoint: Annotated[str | None, typer.Option(help="S3 endpoint URL; else AWS.")] = None,
+    origin_gets: Annotated[int | None, typer.Option(help="GETs to the origin at a time.")] = None,
+    eviction: Annotated[str | None, typer.Option(help="s3fifo or lru.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The secret that everyone must show.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Off loopback without a token.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file with [node].")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a cache node until SIGTERM. Prints `ready` when it can serve."""
+    flags = {key: value for key, value in locals().items() if key in config.NodeConfig.model_fields}
+    if log_level not in ("debug", "info", "warning", "error"):
+        fail(f"--log-level {log_level}: write debug, info, warning or error", 2)
+    logs.setup(log_level)
+    from cachesvc import app as node_app
+
+    try:
+        node_app.run(config.load(flags, config_file))
+    except config.ConfigError as error:
+        fail(str(error), 2)
+    except node_app.StartError as error:
+        fail(str(error))
+
+
+@app.command()
+def devorigin(
+    root: Annotated[Path, typer.Option(help="The folder of the buckets.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT.")],
+    first_byte_ms: Annotated[float, typer.Option(help="Latency to the first byte.")] = 0,
+    per_connection_mb_s: Annotated[float, typer.Option(help="10^6 bytes/s; 0 is unlimited.")] = 0,
+) -> None:
+    """Serve a folder as an S3 endpoint, for development. Prints `ready` when it listens."""
+    from cachesvc.devorigin import Shape, run
+
+    try:
+        host, port = config.split_address(listen)
+        shape = Shape(first_byte_ms, per_connection_mb_s)
+    except ValueError as error:
+        fail(str(error), 2)
+    raise typer.Exit(run(root, host, port, shape))
+
+
+@contextmanager
+def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iterator[CacheClient]:
+    """A client; its errors end the program."""
+    try:
+        origin_settings = {"endpoint_url": origin} if origin else None
+        with CacheClient(endpoint, origin=origin_settings, token=token) as client:
+            yield client
+    except CacheError as error:
+        fail(str(error))
+    except ValueError as error:
+        fail(str(error), 2)
+
+
+def _print(result: Any, as_json: bool, text: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        text()
+
+
+@app.command()
+def get(
+    uri: Uri,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A file; else standard output.")
+    ] = None,
+    endpoint: Endpoint = None,
+    origin: OriginUrl = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Read an object through the cache."""
+    with _client(endpoint, origin, token) as client, client.open(uri) as source:
+        size_bytes = 0
+        target = sys.stdout.buffer if output is None else output.open("wb")
+        try:
+            while chunk := source.read(32 << 20):
+                target.write(chunk)
+                size_bytes += len(chunk)
+        except OSError as error:
+            if isinstance(error, CacheError):
+                raise
+            fail(f"{output or 'standard output'} cannot be written: {error.strerror}")
+        finally:
+            if output is not None:
+                target.close()
+    if output is not None:
+        result = {"uri": uri, "file": str(output), "size_bytes": size_bytes}
+        _print(result, as_json, lambda: print(f"{uri} -> {output}: {size_bytes} bytes"))
+
+
+@app.command()
+def stat(
+    uri: Uri,
+    endpoint: Endpoint = None,
+    origin: OriginUrl = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """The object's size, ETag and time of last change."""
+    with _client(endpoint, origin, token) as client:
+        found = client.stat(uri)
+    result = {
+        "uri": uri,
+        "size_bytes": found.size,
+        "etag": found.etag,
+        "last_modified": found.last_modified.isoformat(),
+    }
+    _print(result, as_json, lambda: print("\n".join(f"{k}: {v}" for k, v in result.items())))
+
+
+@app.command()
+def ring(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
+    """The members of the cluster and their shares of the ring."""
+    from cachesvc.core.ring import Ring
+
+    with _client(endpoint, None, token) as client:
+        table = client.ring()
+    shares = Ring(table).shares()
+    rows = [
+        {
+            "node_id": member.node_id,
+            "lane": member.lane_address,
+            "grpc": member.grpc_address,
+            "weight": member.weight,
+            "share": round(shares[member.node_id], 4),
+        }
+        for member in table.members
+    ]
+    result = {"epoch": f"{table.epoch:016x}", "members": rows}
+    _print(result, as_json, lambda: _print_table(f"epoch {result['epoch']}", rows))
+
+
+@app.command()
+def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
+    """Which nodes own the blocks of an object, the first owner first."""
+    with _client(endpoint, None, token) as client:
+        rows = [
+            {"block": index, "owners": owners if as_json else ", ".join(owners)}
+            for index, owners in client.where(uri)
+        ]
+    _print({"uri": uri, "blocks": rows}, as_json, lambda: _print_table(uri, rows))
+
+
+@app.command()
+def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
+    """Which members answer, and whether they agree on the ring. Exit code 1 if one does not."""
+    with _client(endpoint, None, token) as client:
+        table = client.ring()
+    rows = []
+    for member in table.members:
+        row = {"node_id": member.node_id, "lane": member.lane_address}
+        try:
+            with CacheClient(member.lane_address, token=token) as one:
+                rows.append(row | {"state": "up", "epoch": f"{one.ring().epoch:016x}"})
+        except CacheError as error:
+            rows.append(row | {"state": "down", "epoch": "", "why": str(error)})
+    healthy = len({row["epoch"] for row in rows}) == 1 and all(r["state"] == "up" for r in rows)
+    shown = [{key: row[key] for key in ("node_id", "lane", "state", "epoch")} for row in rows]
+    _print({"healthy": healthy, "members": rows}, as_json, lambda: _print_table("members", shown))
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title)
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """The entry point of the program `cachesvc`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

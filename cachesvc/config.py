@@ -1,0 +1,233 @@
+"""The settings of a node: frozen values, read in one place.
+
+Order: flag, then environment (`CACHESVC_NODE__CAPACITY`), then file (`[node]` of a TOML file), then
+default. Unknown keys are refused with the nearest known one; sizes are written `10GiB`, times `5s`.
+What must be equal on every node of a cluster is no setting of a node: it is core.types.Geometry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cachesvc.core.ring import MAX_NODE_ID_CHARS, MAX_WEIGHT
+from cachesvc.core.types import Geometry
+
+MIN_CAPACITY_BYTES = (
+    2 * Geometry().block_bytes
+)  # a data directory; below, blocks only displace each other
+_ENV_PREFIX = "CACHESVC_NODE__"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?i?b?)", re.IGNORECASE)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
+_TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: the message names it and says what to write instead."""
+
+
+def parse_size(value: object) -> object:
+    """`2GiB`, `500MB`, `4096` as bytes; anything but text is passed on."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size: write 10GiB, 500MB or a number of bytes")
+    unit = match[2].lower().rstrip("b")
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(match[1]) * base ** " kmgtp".index(unit[:1] or " "))
+
+
+def parse_time(value: object) -> object:
+    """`5s`, `200ms`, `1m` as seconds; anything but text is passed on."""
+    if not isinstance(value, str):
+        return value
+    match = _TIME.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no time: write 5s, 200ms or 1m")
+    return float(match[1]) * _TIME_UNITS_S[(match[2] or "s").lower()]
+
+
+def parse_revalidate(value: object) -> object:
+    """`always` is 0, `never` is infinite, else a time."""
+    if isinstance(value, str) and value in ("always", "never"):
+        return 0.0 if value == "always" else float("inf")
+    return parse_time(value)
+
+
+def parse_address(value: object) -> object:
+    """HOST:PORT, checked; the text stays as it is."""
+    if isinstance(value, str):
+        split_address(value)
+    return value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[V6]:PORT` as (host, port)."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is no HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach the address."""
+    host = split_address(address)[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_paths(value: object) -> object:
+    """One path or several: a list, or text with commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+Seconds = Annotated[float, BeforeValidator(parse_time), Field(ge=0)]
+Address = Annotated[str, BeforeValidator(parse_address)]
+
+
+class NodeConfig(BaseModel):
+    """What one node is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node_id: str = Field("", max_length=MAX_NODE_ID_CHARS)
+    """Who the node is on the ring. Empty: the id kept in its first data directory, made at need."""
+    data_dir: Annotated[tuple[Path, ...], BeforeValidator(parse_paths)] = ()
+    """Where block files are kept; several directories share the capacity evenly."""
+    capacity: Size = 10 << 30
+    """Bytes that block files may take on disk, over all data directories."""
+    lane: Address = "127.0.0.1:7071"
+    """The TCP lane."""
+    grpc: Address = "127.0.0.1:7070"
+    """The gRPC service."""
+    admin: Address = "127.0.0.1:7073"
+    """Liveness, readiness and metrics."""
+    members: str = ""
+    """Lane addresses of all nodes, this one included (HOST:PORT,...), or file:PATH. Empty: alone."""
+    weight: int = Field(1, ge=1, le=MAX_WEIGHT)
+    """The node's share of the ring, relative to the others."""
+    revalidate: Annotated[float, BeforeValidator(parse_revalidate), Field(ge=0)] = 10.0
+    """How old a version check may be before the origin is asked again: always, never, or a time."""
+    drain_timeout: Seconds = 10.0
+    """How long requests under way may take to end after SIGTERM."""
+    origin_endpoint: str = ""
+    """The S3 endpoint's URL. Empty: AWS. Credentials come by the usual AWS chain."""
+    origin_gets: int = Field(32, ge=1, le=1024)
+    """GETs to the origin at a time."""
+    eviction: str = Field("s3fifo", pattern="^(s3fifo|lru)$")
+    """What leaves first: s3fifo or lru."""
+    token_file: Path | None = None
+    """A file with the secret that every client and node must show."""
+    insecure: bool = False
+    """Listen off loopback without a token all the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodeConfig:
+        if not self.data_dir:
+            raise ValueError("data_dir: give at least one directory (--data-dir DIR)")
+        if len(set(self.data_dir)) != len(self.data_dir):
+            raise ValueError("data_dir: the same directory twice")
+        least = MIN_CAPACITY_BYTES * len(self.data_dir)
+        if self.capacity < least:
+            raise ValueError(
+                f"capacity: {self.capacity} bytes are too few for {len(self.data_dir)} data "
+                f"director{'y' if len(self.data_dir) == 1 else 'ies'}; give at least {least}"
+            )
+        if self.members.startswith(("dns://", "etcd://")):
+            raise ValueError(
+                f"members: {self.members!r}: this version knows HOST:PORT,... and file:PATH"
+            )
+        open_doors = [a for a in (self.lane, self.grpc) if not is_loopback(a)]
+        if open_doors and self.token_file is None and not self.insecure:
+            raise ValueError(
+                f"{', '.join(open_doors)} can be reached from other machines: give --token-file FILE, "
+                "or say --insecure"
+            )
+        return self
+
+    def read_token(self) -> str:
+        """The cluster's secret, or "".
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"token_file: {self.token_file} cannot be read: {error}") from error
+        if not token:
+            raise ConfigError(f"token_file: {self.token_file} is empty: write the secret into it")
+        return token
+
+
+def load(flags: Mapping[str, Any], file: Path | None = None) -> NodeConfig:
+    """The settings of a node. `flags`: what the command line gave, by field name; None: not given.
+
+    Raises:
+        ConfigError: unknown or impossible settings, or a file that cannot be read.
+    """
+    values = _from_file(file) | _from_environment(os.environ)
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        return NodeConfig(**values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(one) for one in error.errors())) from error
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read as TOML: {error}") from error
+    for section in content:
+        if section != "node" or not isinstance(content[section], dict):
+            raise ConfigError(
+                f"{file}: unknown section or key {section!r}: settings stand in [node]"
+            )
+    values: dict[str, Any] = content.get("node", {})
+    for key in values:
+        _check_key(key, f"{file}: [node] {key}")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    values = {}
+    for variable, value in environment.items():
+        if variable.startswith(_ENV_PREFIX):
+            key = variable.removeprefix(_ENV_PREFIX).lower()
+            _check_key(key, f"environment variable {variable}")
+            values[key] = value
+    return values
+
+
+def _check_key(key: str, where: str) -> None:
+    if key not in NodeConfig.model_fields:
+        near = difflib.get_close_matches(key, NodeConfig.model_fields, 1, 0.5)
+        hint = (
+            f"did you mean {near[0]}?" if near else f"known: {', '.join(NodeConfig.model_fields)}"
+        )
+        raise ConfigError(f"{where}: unknown setting; {hint}")
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text

@@ -1,0 +1,342 @@
+"""The TCP lane: framed requests in, headers and raw bodies out.
+
+Story: a request that is a hit is answered on the lane thread that read it: header from memory, body
+by sendfile, and the event loop never hears of it. Anything else becomes a task on the loop, which
+takes segments from the reader and hands them to the connection's thread one at a time, so that a
+slow client holds one segment. While a fill keeps the client waiting, `pending` frames say that the
+node lives.
+
+Rules: nothing is sent after an error frame of an answer; a request that no longer has a client is
+cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from cachesvc.answer import Answer, Part, Segment, take
+from cachesvc.core.errors import CacheError, InternalError, ProtocolError
+from cachesvc.core.request import ReadRequest, StatRequest
+from cachesvc.core.types import ObjectVersion
+from cachesvc.lane_thread import STALL_S, Connection, LaneThread
+from cachesvc.membership.cluster import Cluster
+from cachesvc.metrics import Metrics
+from cachesvc.reader import Reader
+from cachesvc.store import Pin
+from cachesvc.wire import codec
+from cachesvc.wire.codec import ReadHead, SegmentHead
+from cachesvc.wire.frame import Kind, encode
+from cachesvc.wire.v1 import cache_pb2, cluster_pb2
+
+THREADS = 4
+MAX_CONNECTION_COUNT = 10_000
+PENDING_INTERVAL_S = 0.5
+_JOIN_BYTES = 128 << 10  # parts up to here are sent together with their header
+_HEADER_BUDGET_BYTES = 48 << 10  # of checksums in one frame's header
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class LaneServer:
+    """The lane of one node (lane_thread.Handler). Made and stopped on the event loop."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        cluster: Cluster,
+        metrics: Metrics,
+        *,
+        threads: int = THREADS,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._reader = reader
+        self._cluster = cluster
+        self._loop = asyncio.get_running_loop()
+        self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
+        self._dealt_count = 0
+        self._connection_count = 0
+        self._tasks: dict[Connection, asyncio.Task[None]] = {}
+        self._hellos = metrics.requests.labels("hello", "hit")
+        self._refusals = metrics.requests.labels("hello", "error")
+        metrics.connections.set_function(lambda: self._connection_count)
+
+    def start(self, listener: socket.socket) -> None:
+        """Serve a bound and listening socket, which is closed by `stop_listening`."""
+        listener.setblocking(False)
+        self._listener = listener
+        self._threads[0].listen(listener)
+        for thread in self._threads:
+            thread.start()
+
+    def stop_listening(self) -> None:
+        """Take no new connections; those that are open go on."""
+        self._threads[0].post(lambda: self._threads[0].unlisten(self._listener))
+
+    async def drain(self) -> None:
+        """Until no request is being answered on the loop."""
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def stop(self) -> None:
+        """Hang up on everybody; requests under way are cancelled."""
+        self.stop_listening()
+        await asyncio.gather(*(asyncio.to_thread(thread.stop) for thread in self._threads))
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- on lane threads
+
+    def deal(self, sock: socket.socket) -> None:
+        if self._connection_count >= MAX_CONNECTION_COUNT:
+            sock.close()
+            return
+        self._connection_count += 1
+        thread = self._threads[self._dealt_count % len(self._threads)]
+        self._dealt_count += 1
+        thread.post(lambda: thread.adopt(sock))
+
+    def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
+        """Answer one request, here if that needs no waiting."""
+        if kind is Kind.HELLO:
+            welcome = self._cluster.welcome(codec.parse(cluster_pb2.HelloRequest, header))
+            connection.greeted = True
+            self._hellos.inc()
+            self._reply(connection, encode(Kind.WELCOME, welcome.SerializeToString()))
+        elif not connection.greeted:
+            raise ProtocolError(f"{kind.name} before Hello: say who you are first")
+        elif kind is Kind.READ:
+            self._read(connection, header)
+        elif kind is Kind.STAT:
+            self._stat(connection, header)
+        else:
+            raise ProtocolError(f"a {kind.name} frame is no request")
+
+    def refuse(self, connection: Connection, error: CacheError) -> None:
+        log.info("connection refused", why=str(error))
+        self._refusals.inc()
+        if connection.greeted:
+            frame = _error_frame(error)
+        else:
+            welcome = cluster_pb2.Welcome(error=codec.error_message(error))
+            frame = encode(Kind.WELCOME, welcome.SerializeToString())
+        thread = connection.thread
+        thread.send(
+            connection, [memoryview(frame)], lambda _: thread.post(lambda: thread.close(connection))
+        )
+
+    def broken(self, pin: Pin, error: OSError) -> None:
+        self._reader.broken(pin, error)
+
+    def closed(self, connection: Connection) -> None:
+        self._connection_count -= 1
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._abandon, connection)
+
+    def _stat(self, connection: Connection, header: bytes) -> None:
+        try:
+            request = codec.unpack_stat(codec.parse(cache_pb2.StatRequest, header))
+        except CacheError as error:
+            self._reply(connection, _stat_error_frame(error))
+            return
+        self._hop(connection, lambda: self._answer_stat(connection, request))
+
+    def _read(self, connection: Connection, header: bytes) -> None:
+        try:
+            request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, header))
+            answer = self._reader.hit(request)
+        except CacheError as error:
+            self._reply(connection, _error_frame(error))
+            return
+        if answer is None:
+            self._hop(connection, lambda: self._answer_read(connection, request))
+            return
+        items = _joined(self._hit_items(answer))
+
+        def left(_error: BaseException | None) -> None:
+            answer.close()
+            self._free(connection)
+
+        connection.thread.send(connection, items, left)
+
+    def _hit_items(self, answer: Answer) -> Iterator[Part]:
+        """The frames of a hit: one, unless its checksums overflow a header."""
+        groups = list(_groups(answer.segments))
+        for number, group in enumerate(groups):
+            head = ReadHead(
+                tuple(_head_of(segment) for segment in group),
+                answer.version if number == 0 else None,
+                answer.fresh_for_s,
+                last=number == len(groups) - 1,
+                epoch=self._cluster.epoch,
+            )
+            yield memoryview(_read_frame(head))
+            for segment in group:
+                yield from segment.parts
+
+    def _reply(self, connection: Connection, frame: bytes) -> None:
+        connection.thread.send(connection, [memoryview(frame)], lambda _: self._free(connection))
+
+    def _free(self, connection: Connection) -> None:
+        """The request is answered: on to the next, if it is here already."""
+        connection.busy = False
+        if not connection.decoder.empty:
+            connection.thread.post(lambda: connection.thread.advance(connection))
+
+    def _hop(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._loop.call_soon_threadsafe(self._begin, connection, work)
+
+    # -- on the loop
+
+    def _begin(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if connection.closing:
+            return
+        task = self._loop.create_task(work())
+        self._tasks[connection] = task
+        task.add_done_callback(lambda _: self._end(connection))
+
+    def _end(self, connection: Connection) -> None:
+        self._tasks.pop(connection, None)
+        connection.thread.post(lambda: self._free(connection))
+
+    def _abandon(self, connection: Connection) -> None:
+        task = self._tasks.get(connection)
+        if task is not None:
+            task.cancel()
+
+    async def _answer_stat(self, connection: Connection, request: StatRequest) -> None:
+        try:
+            answer = await self._patiently(connection, self._reader.stat(request))
+            message = codec.pack_stat_answer(
+                answer.version, answer.fresh_for_s, self._cluster.epoch
+            )
+            frame = encode(Kind.STAT_ANSWER, message.SerializeToString())
+        except Exception as error:
+            frame = _stat_error_frame(_explained(error))
+        await self._send(connection, [memoryview(frame)])
+
+    async def _answer_read(self, connection: Connection, request: ReadRequest) -> None:
+        answer = None
+        try:
+            answer = await self._patiently(connection, self._reader.read(request))
+            await self._stream(connection, answer)
+        except ConnectionError:
+            return
+        except Exception as error:
+            await self._send(connection, [memoryview(_error_frame(_explained(error)))])
+        finally:
+            if answer is not None:
+                await answer.aclose()
+
+    async def _stream(self, connection: Connection, answer: Answer) -> None:
+        version: ObjectVersion | None = answer.version
+        while True:
+            segment = await self._patiently(connection, take(answer))
+            head = ReadHead(
+                () if segment is None else (_head_of(segment),),
+                version,
+                answer.fresh_for_s,
+                last=segment is None,
+                epoch=self._cluster.epoch,
+            )
+            version = None
+            frame = memoryview(_read_frame(head))
+            if segment is None:
+                await self._send(connection, [frame])
+                return
+            try:
+                await self._send(connection, _joined([frame, *segment.parts]))
+            finally:
+                segment.close()
+
+    async def _patiently(self, connection: Connection, work: Awaitable[T]) -> T:
+        """Await, telling the client every PENDING_INTERVAL_S that we still do."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=PENDING_INTERVAL_S))[0]:
+                pending = ReadHead(pending=True, epoch=self._cluster.epoch)
+                await self._send(connection, [memoryview(_read_frame(pending))])
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _send(self, connection: Connection, items: Sequence[Part]) -> None:
+        """Until the connection has taken the items. Raises ConnectionError if it is gone."""
+        sent: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if not sent.done():
+                if error is None:
+                    sent.set_result(None)
+                else:
+                    sent.set_exception(ConnectionError(str(error)))
+
+        def done(error: BaseException | None) -> None:
+            self._loop.call_soon_threadsafe(settle, error)
+
+        connection.thread.post(lambda: connection.thread.send(connection, items, done))
+        await sent
+
+
+def _explained(error: Exception) -> CacheError:
+    if isinstance(error, CacheError):
+        return error
+    log.exception("a request broke")
+    return InternalError(f"a defect ({type(error).__name__}); the node's log has more")
+
+
+def _head_of(segment: Segment) -> SegmentHead:
+    return SegmentHead(segment.start, segment.length_bytes, segment.source, segment.checksums)
+
+
+def _read_frame(head: ReadHead) -> bytes:
+    header = codec.pack_read_head(head).SerializeToString()
+    return encode(Kind.READ_ANSWER, header, head.body_bytes)
+
+
+def _error_frame(error: CacheError) -> bytes:
+    return encode(Kind.READ_ANSWER, codec.pack_error_head(error).SerializeToString())
+
+
+def _stat_error_frame(error: CacheError) -> bytes:
+    message = cache_pb2.StatAnswer(error=codec.error_message(error))
+    return encode(Kind.STAT_ANSWER, message.SerializeToString())
+
+
+def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
+    """Segments whose descriptions fit one header; one empty group for an empty answer."""
+    group: list[Segment] = []
+    budget = 0
+    for segment in segments:
+        need = len(segment.checksums) + 48
+        if group and budget + need > _HEADER_BUDGET_BYTES:
+            yield group
+            group, budget = [], 0
+        group.append(segment)
+        budget += need
+    yield group
+
+
+def _joined(items: Sequence[Part] | Iterator[Part]) -> list[Part]:
+    """Small neighbours in memory become one: one send for a small answer."""
+    joined: list[Part] = []
+    pending: list[memoryview] = []
+    for item in [*items, None]:
+        if isinstance(item, memoryview) and len(item) <= _JOIN_BYTES:
+            pending.append(item)
+            continue
+        if pending:
+            joined.append(memoryview(b"".join(pending)) if len(pending) > 1 else pending[0])
+            pending = []
+        if item is not None:
+            joined.append(item)
+    return joined

@@ -1,0 +1,300 @@
+"""The threads of a framed lane: sockets, epoll, and sending without ever waiting for one client.
+
+Story: lane threads own the connections, one epoll each; the first one accepts and the server deals
+them out. A thread reads requests, hands each whole one to its handler, and sends what comes back:
+memory by send, parts of block files by sendfile, as far as the socket takes it now.
+
+Rules: a connection is touched by its own thread only (`post` brings work there); one request at a
+time, further ones wait unread; a slow client holds what it was promised, and no thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Thread
+from typing import Protocol
+
+import structlog
+
+from cachesvc.answer import FilePart, Part
+from cachesvc.core.errors import CacheError, NodeUnavailable
+from cachesvc.store import Pin
+from cachesvc.wire.frame import Kind, RequestDecoder
+
+MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
+STALL_S = 60.0  # a client that takes nothing for so long, or does not say Hello, is hung up on
+_RECV_BYTES = 64 << 10
+_SENDFILE_BYTES = 4 << 20
+
+log = structlog.get_logger(__name__)
+Done = Callable[[BaseException | None], None]
+
+
+class Handler(Protocol):
+    """Who answers. Called on lane threads."""
+
+    def deal(self, sock: socket.socket) -> None:
+        """A client connected: give it to a thread."""
+
+    def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
+        """A whole request. CacheError: the connection is beyond use."""
+
+    def refuse(self, connection: Connection, error: CacheError) -> None:
+        """Say why, then hang up."""
+
+    def broken(self, pin: Pin, error: OSError) -> None:
+        """A block file could not be sent."""
+
+    def closed(self, connection: Connection) -> None:
+        """The client is gone."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A frame on its way out: what is left of it, and who wants to know when it has left."""
+
+    items: deque[Part]
+    done: Done
+
+
+class Connection:
+    """One client. `greeted` once its Hello was accepted, `busy` while a request is being answered."""
+
+    def __init__(self, sock: socket.socket, thread: LaneThread) -> None:
+        self.sock = sock
+        self.thread = thread
+        self.decoder = RequestDecoder()
+        self.unread_bytes = 0
+        self.greeted = False
+        self.busy = False
+        self.closing = False
+        self.outgoing: deque[_Outgoing] = deque()
+        self.mask = select.EPOLLIN
+        self.moved_at = time.monotonic()
+
+
+class LaneThread(Thread):
+    """An epoll loop over its share of the connections."""
+
+    def __init__(self, handler: Handler, number: int, stall_s: float = STALL_S) -> None:
+        super().__init__(name=f"lane-{number}", daemon=True)
+        self._handler = handler
+        self._stall_s = stall_s
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._listeners: dict[int, socket.socket] = {}
+        self._connections: dict[int, Connection] = {}
+        self._swept_at = time.monotonic()
+        self._stopping = False
+
+    # -- from any thread
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Have `work` done by this thread, soon."""
+        self._inbox.append(work)
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        """Hang up on everybody and end. Returns when the thread is gone."""
+        self.post(self._stop)
+        self.join()
+
+    # -- the loop
+
+    def run(self) -> None:
+        while not self._stopping:
+            for fd, mask in self._epoll.poll(1.0):
+                try:
+                    self._ready(fd, mask)
+                except Exception:
+                    log.exception("a lane thread stumbled")
+                    if fd in self._connections:
+                        self.close(self._connections[fd])
+            self._sweep()
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    def _ready(self, fd: int, mask: int) -> None:
+        if fd == self._wake_fd:
+            os.eventfd_read(self._wake_fd)
+            while self._inbox:
+                self._inbox.popleft()()
+        elif fd in self._listeners:
+            self._accept(self._listeners[fd])
+        elif fd in self._connections:
+            connection = self._connections[fd]
+            if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                self._receive(connection)
+            if mask & select.EPOLLOUT and not connection.closing:
+                self._flush(connection)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for connection in list(self._connections.values()):
+            self.close(connection)
+
+    def _sweep(self) -> None:
+        """Hang up on clients that have stood still for too long while it was their turn."""
+        now = time.monotonic()
+        if now - self._swept_at < 1.0:
+            return
+        self._swept_at = now
+        for connection in list(self._connections.values()):
+            theirs = connection.outgoing or not connection.greeted
+            if theirs and now - connection.moved_at > self._stall_s:
+                self.close(connection)
+
+    # -- connections
+
+    def listen(self, listener: socket.socket) -> None:
+        self._listeners[listener.fileno()] = listener
+        self._epoll.register(listener, select.EPOLLIN)
+
+    def unlisten(self, listener: socket.socket) -> None:
+        if self._listeners.pop(listener.fileno(), None) is not None:
+            self._epoll.unregister(listener)
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("accept failed", why=str(error))
+                time.sleep(0.01 if error.errno in (errno.EMFILE, errno.ENFILE) else 0)
+                return
+            self._handler.deal(sock)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Take over a new connection (on this thread)."""
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, self)
+        self._connections[sock.fileno()] = connection
+        self._epoll.register(sock, connection.mask)
+        if self._stopping:
+            self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Hang up. Whoever waits for something to leave learns that it will not."""
+        if connection.closing:
+            return
+        connection.closing = True
+        del self._connections[connection.sock.fileno()]
+        self._epoll.unregister(connection.sock)
+        connection.sock.close()
+        gone = NodeUnavailable("the client hung up")
+        for outgoing in connection.outgoing:
+            outgoing.done(gone)
+        connection.outgoing.clear()
+        self._handler.closed(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            data = connection.sock.recv(_RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close(connection)
+            return
+        connection.decoder.feed(data)
+        connection.unread_bytes += len(data)
+        self.advance(connection)
+
+    def advance(self, connection: Connection) -> None:
+        """Answer the next request, if one is whole and none is being answered."""
+        try:
+            while not connection.busy and not connection.closing:
+                request = connection.decoder.next()
+                if request is None:
+                    connection.unread_bytes = 0
+                    break
+                connection.busy = True
+                connection.moved_at = time.monotonic()
+                self._handler.serve(connection, *request)
+        except CacheError as error:
+            self._handler.refuse(connection, error)
+        self._listen_for(connection)
+
+    def _listen_for(self, connection: Connection) -> None:
+        if connection.closing:
+            return
+        mask = select.EPOLLOUT if connection.outgoing else 0
+        if connection.unread_bytes < MAX_UNREAD_BYTES:
+            mask |= select.EPOLLIN
+        if mask != connection.mask:
+            connection.mask = mask
+            self._epoll.modify(connection.sock, mask)
+
+    # -- sending
+
+    def send(self, connection: Connection, items: Iterable[Part], done: Done) -> None:
+        """Send the items, then call `done` on this thread, with the error if they did not leave."""
+        if connection.closing:
+            done(NodeUnavailable("the client hung up"))
+            return
+        connection.outgoing.append(_Outgoing(deque(items), done))
+        if len(connection.outgoing) == 1:
+            connection.moved_at = time.monotonic()
+            self._flush(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        while connection.outgoing:
+            outgoing = connection.outgoing[0]
+            try:
+                self._push(connection, outgoing.items)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._broken(connection, outgoing, error)
+                return
+            connection.outgoing.popleft()
+            outgoing.done(None)
+        self._listen_for(connection)
+
+    def _push(self, connection: Connection, items: deque[Part]) -> None:
+        """Send until nothing is left, or raise BlockingIOError with the rest in place."""
+        while items:
+            item = items[0]
+            if isinstance(item, FilePart):
+                self._push_file(connection, item)
+            else:
+                flags = socket.MSG_MORE if len(items) > 1 else 0
+                sent = connection.sock.send(item, flags)
+                connection.moved_at = time.monotonic()
+                if sent < len(item):
+                    items[0] = item[sent:]
+                    continue
+            items.popleft()
+
+    def _push_file(self, connection: Connection, part: FilePart) -> None:
+        fd = part.pin.fileno()
+        out = connection.sock.fileno()
+        while part.length_bytes:
+            sent = os.sendfile(out, fd, part.offset, min(part.length_bytes, _SENDFILE_BYTES))
+            if sent == 0:
+                raise OSError(errno.ENODATA, "the block file is shorter than its trailer says")
+            part.offset += sent
+            part.length_bytes -= sent
+            connection.moved_at = time.monotonic()
+
+    def _broken(self, connection: Connection, outgoing: _Outgoing, error: OSError) -> None:
+        part = outgoing.items[0]
+        if isinstance(part, FilePart) and error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            self._handler.broken(part.pin, error)
+        self.close(connection)

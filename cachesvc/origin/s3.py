@@ -1,0 +1,322 @@
+"""S3, and what speaks like it, as an Origin.
+
+Rules
+- Limits, all named in S3Settings: `max_gets` fill threads, so that many GETs at a time;
+  `max_waiting` more fetches that wait for one, beyond which the answer is Overloaded at once;
+  attempts, and a retry budget over all of them.
+- A failed attempt is repeated after a random pause (full jitter). Attempts count from zero again
+  once an attempt has landed PROGRESS_BYTES, because a connection that is cut every few MiB is slow
+  and not broken; the budget still bounds them all.
+- When `fetch` has returned or raised, no thread touches the sink any more, also when it was
+  cancelled.
+- Proxies of the environment (HTTPS_PROXY) are ignored, by HEAD, LIST and GET alike.
+
+Story: aiobotocore heads, lists, streams bypasses and signs, on the event loop, with its own retries
+switched off. A fetch signs (signing.py), hands a Transfer (fetch.py) to a fill thread for one GET
+at a time, and decides between two attempts: done, again, a new signature, or an error (blame.py).
+The loop never waits for a socket, a thread never decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiobotocore.session import get_session
+
+from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.metrics import Metrics
+from cachesvc.origin import blame, bypass
+from cachesvc.origin.base import BypassStream, Listing, Sink
+from cachesvc.origin.budget import RetryBudget, backoff_ms
+from cachesvc.origin.connections import Connections
+from cachesvc.origin.fetch import Outcome, Result, Transfer
+from cachesvc.origin.s3_client import S3Settings, open_client, tls_context
+from cachesvc.origin.signing import Signer
+
+__all__ = ["S3Origin", "S3Settings"]
+
+PROGRESS_BYTES = 64 << 10
+BACKOFF_BASE_MS = 50.0
+BACKOFF_CAP_MS = 2_000.0
+LIST_MAX_COUNT = 1_000  # S3's own limit for a page
+
+
+class S3Origin:
+    """An `origin.base.Origin` over S3. Belongs to one event loop; opens nothing before `start` or
+    the first call.
+    """
+
+    def __init__(
+        self, settings: S3Settings, metrics: Metrics, budget: RetryBudget | None = None
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._budget = budget or RetryBudget(now_ms=_now_ms())
+        self._signer = Signer(settings.max_signed_urls)
+        self._exits = AsyncExitStack()
+        self._starting = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(settings.max_gets, thread_name_prefix="fill")
+        self._transfers: set[Transfer] = set()
+        self._client: Any = None
+        self._connections: Connections | None = None
+        self._endpoint = settings.endpoint_url or "AWS S3"
+        self._closed = False
+
+    async def start(self) -> None:
+        """Make the client now rather than at the first call. Does no network I/O by itself."""
+        await self._ready()
+
+    async def head(self, name: ObjectName) -> ObjectVersion:
+        """See `Origin.head`."""
+        client = await self._ready()
+        answer = await self._call(
+            "head",
+            str(name),
+            name.bucket,
+            lambda: client.head_object(Bucket=name.bucket, Key=name.key),
+        )
+        return bypass.version_of(name, answer, answer.get("ContentLength"))
+
+    async def list(
+        self, bucket: str, prefix: str, delimiter: str, token: str | None, limit_count: int
+    ) -> Listing:
+        """See `Origin.list`."""
+        client = await self._ready()
+        wanted: dict[str, Any] = {
+            "Bucket": bucket,
+            "MaxKeys": max(1, min(limit_count, LIST_MAX_COUNT)),
+        }
+        given = {"Prefix": prefix, "Delimiter": delimiter, "ContinuationToken": token}
+        wanted.update((key, value) for key, value in given.items() if value)
+        what = f"s3://{bucket}/{prefix}"
+        answer = await self._call("list", what, bucket, lambda: client.list_objects_v2(**wanted))
+        next_token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        if answer.get("IsTruncated") and not next_token:
+            raise OriginError(f"{what}: the origin {self._endpoint} cut a listing short, no token")
+        return Listing(
+            [
+                bypass.version_of(ObjectName(bucket, entry["Key"]), entry, entry.get("Size"))
+                for entry in answer.get("Contents", ())
+            ],
+            [entry["Prefix"] for entry in answer.get("CommonPrefixes", ())],
+            next_token,
+        )
+
+    @asynccontextmanager
+    async def stream(
+        self, name: ObjectName, start: int, end: int | None
+    ) -> AsyncIterator[BypassStream]:
+        """See `Origin.stream`. One more HEAD where S3 has no answer for an empty range."""
+        client = await self._ready()
+
+        async def get(http_range: str | None) -> dict[str, Any]:
+            wanted = {"Bucket": name.bucket, "Key": name.key}
+            if http_range is not None:
+                wanted["Range"] = http_range
+            answer: dict[str, Any] = await self._call(
+                "get", str(name), name.bucket, lambda: client.get_object(**wanted)
+            )
+            return answer
+
+        opened, body = await bypass.open_stream(self.head, get, name, start, end)
+        if body is None:
+            yield opened
+            return
+        try:
+            yield opened
+        finally:
+            self._metrics.origin_bytes.inc(body.received_bytes)
+            body.close()
+
+    async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
+        """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
+        if not version.cacheable:
+            raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
+        if not (version.etag.isascii() and version.etag.isprintable()):
+            raise ObjectChanged(f"{version.name}: no origin has an ETag like {version.etag!r}")
+        client = await self._ready()
+        assert self._connections is not None
+        limit_count = self._settings.max_gets + self._settings.max_waiting
+        if len(self._transfers) >= limit_count:
+            raise Overloaded(
+                f"{version.name}: {limit_count} fetches from {self._endpoint} are under way, the"
+                " most that the settings allow: try again, or raise max_gets or max_waiting"
+            )
+        transfer = Transfer(
+            version, wanted, sink, self._connections, self._settings.read_timeout_ms
+        )
+        self._transfers.add(transfer)
+        try:
+            await self._fetch(client, transfer)
+        finally:
+            self._transfers.discard(transfer)
+
+    async def close(self) -> None:
+        """Give back connections and threads. Fetches under way fail with OriginError."""
+        self._closed = True
+        for transfer in self._transfers:
+            transfer.stop()
+        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
+        if self._connections is not None:
+            self._connections.close()
+        await self._exits.aclose()
+        self._client = None
+
+    async def _fetch(self, client: Any, transfer: Transfer) -> None:
+        name = transfer.version.name
+        failures, resigned = 0, False
+        self._budget.request(_now_ms())
+        while True:
+            try:
+                url, fresh = await self._signer.url(client, name)
+            except blame.CALL_ERRORS as error:
+                raise blame.of_exception(error, str(name), name.bucket, self._endpoint) from error
+            before_bytes = transfer.landed_bytes
+            outcome = await self._attempt(transfer, url)
+            self._count("get", outcome.status)
+            self._metrics.origin_bytes.inc(outcome.received_bytes)
+            if outcome.result is Result.DONE:
+                return
+            if outcome.result is Result.CHANGED:
+                raise ObjectChanged(
+                    f"{name}: version {transfer.version.etag} is gone from the origin:"
+                    f" {outcome.detail or 'it was overwritten'}; ask for the version again"
+                )
+            if outcome.result is Result.STOPPED:
+                why = "the origin was closed" if self._closed else "nobody wants the bytes any more"
+                raise OriginError(f"{name}: the fetch was stopped: {why}")
+            if outcome.status in blame.RESIGNED_STATUS and not resigned:
+                resigned = True
+                if await self._sign_anew(name, outcome, fresh):
+                    continue
+            if transfer.landed_bytes - before_bytes >= PROGRESS_BYTES:
+                failures = 0
+            failures += 1
+            await self._pause_or_raise(transfer, outcome, failures)
+
+    async def _attempt(self, transfer: Transfer, url: str) -> Outcome:
+        """One GET in a fill thread. Comes back, cancelled or not, only when the thread has let go
+        of the sink.
+        """
+        if self._closed:
+            return Outcome(Result.STOPPED, 0, "", "", 0)
+        work = self._threads.submit(transfer.attempt, url)
+        future = asyncio.wrap_future(work)
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError:
+            work.cancel()
+            transfer.stop()
+            while not future.done():
+                try:
+                    await asyncio.wait({future})
+                except asyncio.CancelledError:
+                    continue
+            if not future.cancelled():
+                self._count_lost(future)
+            raise
+        if future.cancelled():
+            return Outcome(Result.STOPPED, 0, "", "", 0)
+        return future.result()
+
+    def _count_lost(self, future: asyncio.Future[Outcome]) -> None:
+        if future.exception() is None:
+            self._count("get", future.result().status)
+            self._metrics.origin_bytes.inc(future.result().received_bytes)
+
+    async def _sign_anew(self, name: ObjectName, outcome: Outcome, fresh: bool) -> bool:
+        """Whether a new signature is worth a try: the old one was kept for a while, or was for
+        another region.
+        """
+        self._signer.forget(name)
+        if outcome.status == 403:
+            return not fresh
+        await self.head(name)  # the client learns the bucket's region
+        return True
+
+    async def _pause_or_raise(self, transfer: Transfer, outcome: Outcome, failures: int) -> None:
+        """Wait before the next attempt; raises when there shall be none."""
+        name = transfer.version.name
+        refused = outcome.result is Result.REFUSED
+        if refused:
+            error = blame.of_status(
+                outcome.status,
+                outcome.error,
+                outcome.detail,
+                str(name),
+                name.bucket,
+                self._endpoint,
+            )
+        else:
+            error = OriginError(
+                f"{name}: bytes [{transfer.wanted.start}, {transfer.wanted.end}) did not come from"
+                f" the origin {self._endpoint}: {outcome.detail}"
+            )
+        if refused and outcome.status not in blame.RETRIED_STATUS:
+            raise error
+        await self._pause(failures, error)
+
+    async def _pause(self, failures: int, error: Exception) -> None:
+        if failures >= self._settings.attempts or not self._budget.take(_now_ms()):
+            raise error
+        self._metrics.origin_retries.inc()
+        pause_ms = backoff_ms(failures, BACKOFF_BASE_MS, BACKOFF_CAP_MS, random.random())
+        await asyncio.sleep(pause_ms / 1000)
+
+    async def _call(
+        self, op: str, what: str, bucket: str, call: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """One call through aiobotocore, retried under the budget."""
+        self._budget.request(_now_ms())
+        failures = 0
+        while True:
+            try:
+                answer = await call()
+            except blame.CALL_ERRORS as error:
+                status = blame.status_of(error)
+                if status or blame.may_pass(error):
+                    self._count(op, status)
+                mapped = blame.of_exception(error, what, bucket, self._endpoint)
+                if status == 416:
+                    raise bypass.NotSatisfiable from error
+                if not blame.may_pass(error):
+                    raise mapped from error
+                failures += 1
+                await self._pause(failures, mapped)
+            else:
+                self._count(op, answer["ResponseMetadata"]["HTTPStatusCode"])
+                return answer
+
+    def _count(self, op: str, status: int) -> None:
+        self._metrics.origin_requests.labels(op, str(status) if status else "error").inc()
+
+    async def _ready(self) -> Any:
+        if self._client is None:
+            async with self._starting:
+                if self._client is None:
+                    await self._open()
+        return self._client
+
+    async def _open(self) -> None:
+        if self._closed:
+            raise OriginError(f"the origin {self._endpoint} was closed")
+        session = get_session()
+        client = await open_client(session, self._settings, self._exits)
+        self._connections = Connections(
+            self._settings.connect_timeout_ms,
+            self._settings.max_gets,
+            tls_context(session.get_config_variable("ca_bundle")),
+        )
+        self._endpoint = client.meta.endpoint_url
+        self._client = client
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000
