@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import structlog
 
@@ -23,7 +24,7 @@ from cachesvc.answer import Answer, Part, Segment, take
 from cachesvc.core.errors import CacheError, InternalError, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.types import ObjectVersion
-from cachesvc.lane_thread import STALL_S, Connection, LaneThread
+from cachesvc.lane_thread import STALL_S, Connection, Done, LaneThread
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
 from cachesvc.reader import Reader
@@ -36,11 +37,11 @@ from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 THREADS = 4
 MAX_CONNECTION_COUNT = 10_000
 PENDING_INTERVAL_S = 0.5
+DRAIN_POLL_S = 0.02
 _JOIN_BYTES = 128 << 10  # parts up to here are sent together with their header
 _HEADER_BUDGET_BYTES = 48 << 10  # of checksums in one frame's header
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 
 class LaneServer:
@@ -60,11 +61,17 @@ class LaneServer:
         self._loop = asyncio.get_running_loop()
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
         self._dealt_count = 0
-        self._connection_count = 0
+        self._draining = False
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
+        self._waiting: dict[Connection, float] = {}
+        self._ticker = self._loop.create_task(self._tell_pending())
         self._hellos = metrics.requests.labels("hello", "hit")
         self._refusals = metrics.requests.labels("hello", "error")
-        metrics.connections.set_function(lambda: self._connection_count)
+        metrics.connections.set_function(lambda: self.connection_count)
+
+    @property
+    def connection_count(self) -> int:
+        return sum(thread.connection_count for thread in self._threads)
 
     def start(self, listener: socket.socket) -> None:
         """Serve a bound and listening socket, which is closed by `stop_listening`."""
@@ -79,15 +86,18 @@ class LaneServer:
         self._threads[0].post(lambda: self._threads[0].unlisten(self._listener))
 
     async def drain(self) -> None:
-        """Until no request is being answered on the loop."""
-        while self._tasks:
-            await asyncio.wait(self._tasks.values())
+        """Hang up on clients as soon as they are not being answered, until none is left."""
+        self._draining = True
+        for thread in self._threads:
+            thread.post(thread.close_idle)
+        while self.connection_count:
+            await asyncio.sleep(DRAIN_POLL_S)  # noqa: ASYNC110 - other threads hang up
 
     async def stop(self) -> None:
         """Hang up on everybody; requests under way are cancelled."""
         self.stop_listening()
         await asyncio.gather(*(asyncio.to_thread(thread.stop) for thread in self._threads))
-        tasks = list(self._tasks.values())
+        tasks = [self._ticker, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -95,10 +105,9 @@ class LaneServer:
     # -- on lane threads
 
     def deal(self, sock: socket.socket) -> None:
-        if self._connection_count >= MAX_CONNECTION_COUNT:
+        if self.connection_count >= MAX_CONNECTION_COUNT:
             sock.close()
             return
-        self._connection_count += 1
         thread = self._threads[self._dealt_count % len(self._threads)]
         self._dealt_count += 1
         thread.post(lambda: thread.adopt(sock))
@@ -136,7 +145,6 @@ class LaneServer:
         self._reader.broken(pin, error)
 
     def closed(self, connection: Connection) -> None:
-        self._connection_count -= 1
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._abandon, connection)
 
@@ -187,7 +195,9 @@ class LaneServer:
     def _free(self, connection: Connection) -> None:
         """The request is answered: on to the next, if it is here already."""
         connection.busy = False
-        if not connection.decoder.empty:
+        if self._draining:
+            connection.thread.post(connection.thread.close_idle)
+        elif not connection.decoder.empty:
             connection.thread.post(lambda: connection.thread.advance(connection))
 
     def _hop(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -200,10 +210,13 @@ class LaneServer:
             return
         task = self._loop.create_task(work())
         self._tasks[connection] = task
-        task.add_done_callback(lambda _: self._end(connection))
+        task.add_done_callback(lambda task: self._end(connection, task))
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.pop(connection, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            log.error("a request broke", why=repr(error))
         connection.thread.post(lambda: self._free(connection))
 
     def _abandon(self, connection: Connection) -> None:
@@ -213,7 +226,8 @@ class LaneServer:
 
     async def _answer_stat(self, connection: Connection, request: StatRequest) -> None:
         try:
-            answer = await self._patiently(connection, self._reader.stat(request))
+            with self._patience(connection):
+                answer = await self._reader.stat(request)
             message = codec.pack_stat_answer(
                 answer.version, answer.fresh_for_s, self._cluster.epoch
             )
@@ -225,7 +239,8 @@ class LaneServer:
     async def _answer_read(self, connection: Connection, request: ReadRequest) -> None:
         answer = None
         try:
-            answer = await self._patiently(connection, self._reader.read(request))
+            with self._patience(connection):
+                answer = await self._reader.read(request)
             await self._stream(connection, answer)
         except ConnectionError:
             return
@@ -238,7 +253,8 @@ class LaneServer:
     async def _stream(self, connection: Connection, answer: Answer) -> None:
         version: ObjectVersion | None = answer.version
         while True:
-            segment = await self._patiently(connection, take(answer))
+            with self._patience(connection):
+                segment = await take(answer)
             head = ReadHead(
                 () if segment is None else (_head_of(segment),),
                 version,
@@ -256,18 +272,25 @@ class LaneServer:
             finally:
                 segment.close()
 
-    async def _patiently(self, connection: Connection, work: Awaitable[T]) -> T:
-        """Await, telling the client every PENDING_INTERVAL_S that we still do."""
-        task = asyncio.ensure_future(work)
+    async def _tell_pending(self) -> None:
+        """Every client that waits hears, every PENDING_INTERVAL_S, that we still work for it."""
+        while True:
+            await asyncio.sleep(PENDING_INTERVAL_S / 2)
+            now = self._loop.time()
+            frame = memoryview(_read_frame(ReadHead(pending=True, epoch=self._cluster.epoch)))
+            for connection, since in self._waiting.items():
+                if now - since >= PENDING_INTERVAL_S:
+                    self._waiting[connection] = now
+                    self._post(connection, [frame], lambda _: None)
+
+    @contextmanager
+    def _patience(self, connection: Connection) -> Iterator[None]:
+        """What is awaited within keeps the client waiting."""
+        self._waiting[connection] = self._loop.time()
         try:
-            while not (await asyncio.wait({task}, timeout=PENDING_INTERVAL_S))[0]:
-                pending = ReadHead(pending=True, epoch=self._cluster.epoch)
-                await self._send(connection, [memoryview(_read_frame(pending))])
-            return task.result()
+            yield
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            del self._waiting[connection]
 
     async def _send(self, connection: Connection, items: Sequence[Part]) -> None:
         """Until the connection has taken the items. Raises ConnectionError if it is gone."""
@@ -283,8 +306,12 @@ class LaneServer:
         def done(error: BaseException | None) -> None:
             self._loop.call_soon_threadsafe(settle, error)
 
-        connection.thread.post(lambda: connection.thread.send(connection, items, done))
+        self._post(connection, items, done)
         await sent
+
+    @staticmethod
+    def _post(connection: Connection, items: Sequence[Part], done: Done) -> None:
+        connection.thread.post(lambda: connection.thread.send(connection, items, done))
 
 
 def _explained(error: Exception) -> CacheError:

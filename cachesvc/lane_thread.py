@@ -99,6 +99,10 @@ class LaneThread(Thread):
 
     # -- from any thread
 
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
     def post(self, work: Callable[[], None]) -> None:
         """Have `work` done by this thread, soon."""
         self._inbox.append(work)
@@ -187,6 +191,12 @@ class LaneThread(Thread):
         self._epoll.register(sock, connection.mask)
         if self._stopping:
             self.close(connection)
+
+    def close_idle(self) -> None:
+        """Hang up on everybody who is not being answered (on this thread)."""
+        for connection in list(self._connections.values()):
+            if not connection.busy:
+                self.close(connection)
 
     def close(self, connection: Connection) -> None:
         """Hang up. Whoever waits for something to leave learns that it will not."""

@@ -108,8 +108,13 @@ class Reader:
         Raises: ObjectNotFound, AccessDenied, RangeError, OriginError; while segments are taken also
         ObjectChanged and Overloaded. NotCacheable: the version named has no strong ETag.
         """
-        if request.bypass:
-            return await self._bypass(request)
+        try:
+            return await (self._bypass(request) if request.bypass else self._open(request))
+        except BaseException:
+            self._results["error"].inc()
+            raise
+
+    async def _open(self, request: ReadRequest) -> Answer:
         if request.version is not None:
             answer = Answer(request.version, 0.0)
         else:
@@ -271,13 +276,7 @@ class Reader:
     async def _bypass(self, request: ReadRequest) -> Answer:
         start, end = request.ranges[0]
         resources = AsyncExitStack()
-        try:
-            stream = await resources.enter_async_context(
-                self._origin.stream(request.name, start, end)
-            )
-        except BaseException:
-            self._results["error"].inc()
-            raise
+        stream = await resources.enter_async_context(self._origin.stream(request.name, start, end))
         return Answer(stream.version, 0.0, more=self._passed(stream), resources=resources)
 
     async def _passed(self, stream: BypassStream) -> AsyncGenerator[Segment, None]:

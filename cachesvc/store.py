@@ -305,7 +305,7 @@ class Store:
             file = self._create(device, block.id)
             trailer = Trailer(block)
             trailer.add(first_page, checksums)
-            taken_bytes = self._put(device, file, trailer, first_page, data)
+            taken_bytes = self._put(file, trailer, first_page, data)
         except OSError as error:
             if file is not None:
                 file.close()
@@ -343,7 +343,7 @@ class Store:
         try:
             taken_bytes = opened.taken_bytes
             if added:
-                taken_bytes = self._put(device, opened.file, trailer, first_page, data, added)
+                taken_bytes = self._put(opened.file, trailer, first_page, data, added)
         except OSError as error:
             with suppress(OSError):
                 taken_bytes = opened.file.taken_bytes()
@@ -369,7 +369,6 @@ class Store:
 
     def _put(
         self,
-        device: Device,
         file: BlockFile,
         trailer: Trailer,
         first_page: int,
@@ -531,9 +530,7 @@ class Store:
         return 1
 
     def close(self) -> None:
-        """Close files and disks. Pins that are still held stay readable."""
+        """Close idle files; pins that are still held stay readable. The disks are their opener's."""
         with self._lock:
             for block_id in list(self._open_blocks):
                 self._detach(block_id)
-        for device in self.devices:
-            device.disk.close()

@@ -139,8 +139,6 @@ class S3Origin:
         """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
         if not version.cacheable:
             raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
-        if not (version.etag.isascii() and version.etag.isprintable()):
-            raise ObjectChanged(f"{version.name}: no origin has an ETag like {version.etag!r}")
         client = await self._ready()
         assert self._connections is not None
         limit_count = self._settings.max_gets + self._settings.max_waiting

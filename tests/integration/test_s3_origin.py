@@ -25,6 +25,7 @@ import pytest
 from cachesvc.core.errors import (
     AccessDenied,
     InvalidKey,
+    NotCacheable,
     ObjectChanged,
     ObjectNotFound,
     OriginError,

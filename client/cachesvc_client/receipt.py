@@ -1,0 +1,159 @@
+"""Checks one answer of a node against its request, segment by segment, before anybody believes it.
+
+Rules
+- Segments come exactly in the order of the ranges asked, without a gap or an overlap, and add up to
+  them; anything else is ProtocolError, before a byte of the segment is received.
+- One answer, one version: the one asked for, where one was named.
+- Every byte is held to its checksums (`check`); only a bypass that was asked for comes without.
+
+Story: a lane makes a Receipt for each request. For every header, `take` says where the bytes of its
+segments go; the lane receives them there and calls `check`; after the last header, `reply` is what
+the driver sends back. Pure: the lanes and the simulator share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import unpack
+
+from xxhash import xxh3_64_intdigest
+
+from cachesvc.core.blocks import cuts
+from cachesvc.core.errors import CorruptAnswer, ObjectChanged, ProtocolError
+from cachesvc.core.format import CHECKSUM_BYTES
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ByteRange, ObjectVersion, Source, clamp
+from cachesvc.wire.codec import ReadHead, SegmentHead
+
+from cachesvc_client.effects import Reply, Target
+
+
+def check(head: SegmentHead, data: memoryview, page_bytes: int) -> bool:
+    """Whether a segment is what its checksums say. Without any, only a bypass is believed."""
+    if len(data) != head.length_bytes:
+        return False
+    if not head.checksums and head.length_bytes:
+        return head.source is Source.BYPASS
+    if len(head.checksums) % CHECKSUM_BYTES:
+        return False
+    sums = unpack(f"<{len(head.checksums) // CHECKSUM_BYTES}Q", head.checksums)
+    pieces = list(cuts(head.start, head.start + head.length_bytes, page_bytes))
+    return len(sums) == len(pieces) and all(
+        wanted == xxh3_64_intdigest(data[start - head.start : end - head.start])
+        for wanted, (start, end) in zip(sums, pieces, strict=True)
+    )
+
+
+class Receipt:
+    """The progress of one answer to `request`. `who` names the node in messages."""
+
+    def __init__(self, request: ReadRequest, target: Target, page_bytes: int, who: str) -> None:
+        self._request = request
+        self._target = target
+        self._page_bytes = page_bytes
+        self._who = who
+        self._version: ObjectVersion | None = None
+        self._fresh_for_s = 0.0
+        self._epoch = 0
+        self._sources: dict[Source, int] = {}
+        self._ranges: Iterator[ByteRange] = iter(())
+        self._position = 0
+        self._end = 0
+        self._complete = False
+        self._last = False
+
+    def take(self, head: ReadHead, body_bytes: int) -> list[tuple[SegmentHead, memoryview]]:
+        """Where the bytes of the header's segments go, in order. body_bytes: what the frame says.
+
+        Raises:
+            ProtocolError: the header is none that may come now.
+            ObjectChanged: a bypass answers with another version than was named.
+        """
+        if self._last:
+            raise self._wrong("goes on after its end")
+        if body_bytes != head.body_bytes:
+            raise self._wrong(f"has {body_bytes} bytes where its header says {head.body_bytes}")
+        if head.pending and (head.segments or head.last):
+            raise self._wrong("says that it is pending, and is not")
+        self._epoch = head.epoch or self._epoch
+        if head.version is not None:
+            self._begin(head.version, head.fresh_for_s)
+        if head.segments and self._version is None:
+            raise self._wrong("sends bytes of no version")
+        places = [(one, self._place(one)) for one in head.segments]
+        self._last = head.last
+        return places
+
+    def check(self, head: SegmentHead, data: memoryview) -> None:
+        """The bytes of a segment have come.
+
+        Raises:
+            CorruptAnswer: they are not what was sent.
+        """
+        if not check(head, data, self._page_bytes):
+            raise CorruptAnswer(
+                f"{self._request.name}: bytes [{head.start}, {head.start + head.length_bytes}) from"
+                f" {self._who} ({head.source.name.lower()}) do not match their checksum"
+            )
+        self._sources[head.source] = self._sources.get(head.source, 0) + head.length_bytes
+
+    def reply(self) -> Reply:
+        """The whole answer.
+
+        Raises:
+            ProtocolError: something is missing.
+        """
+        if not self._last or self._version is None:
+            raise self._wrong("ends too early")
+        invited = not self._version.cacheable and not self._request.bypass and not self._sources
+        if not self._complete and not invited:
+            raise self._wrong(f"is short: it ends before byte {self._end}")
+        return Reply(self._version, self._fresh_for_s, self._sources, self._epoch)
+
+    def _begin(self, version: ObjectVersion, fresh_for_s: float) -> None:
+        request, wanted = self._request, self._request.version
+        if self._version is not None:
+            if not same_version(version, self._version):
+                raise self._wrong("mixes two versions")
+            return
+        if wanted is None:
+            self._target.begin(version)
+        elif not same_version(version, wanted):
+            if not request.bypass:
+                raise self._wrong(f"is of version {version.etag}, not {wanted.etag}")
+            raise ObjectChanged(f"{request.name}: version {wanted.etag} is gone from the origin")
+        self._version, self._fresh_for_s = version, fresh_for_s
+        size_bytes = version.size_bytes
+        self._ranges = iter(
+            [clamp(request.name, start, end, size_bytes) for start, end in request.ranges]
+        )
+        self._next_range()
+
+    def _place(self, head: SegmentHead) -> memoryview:
+        if head.source is Source.BYPASS and not self._request.bypass:
+            raise self._wrong("sends unchecked bytes without being asked for them")
+        if self._complete or head.start != self._position:
+            raise self._wrong(f"has bytes at {head.start} where {self._position} is next")
+        if head.start + head.length_bytes > self._end:
+            raise self._wrong(f"has {head.length_bytes} bytes at {head.start}, beyond {self._end}")
+        view = self._target.view(head.start, head.length_bytes)
+        self._position += head.length_bytes
+        if self._position == self._end:
+            self._next_range()
+        return view
+
+    def _next_range(self) -> None:
+        for one in self._ranges:
+            if one.length_bytes:
+                self._position, self._end = one.start, one.end
+                return
+        self._complete = True
+
+    def _wrong(self, what: str) -> ProtocolError:
+        return ProtocolError(f"{self._request.name}: the answer of {self._who} {what}")
+
+
+def same_version(one: ObjectVersion, other: ObjectVersion) -> bool:
+    """Whether two values name the same version; where the ETag proves nothing, the time must agree."""
+    agree = one.cacheable or one.last_modified_ms == other.last_modified_ms
+    return agree and one.same_bytes(other)
