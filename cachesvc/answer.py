@@ -1,6 +1,7 @@
 """What a read is answered with: a version, and segments of bytes that a lane can send.
 
-Rules: a segment that was handed out belongs to the receiver, who closes it; an Answer is closed by whoever asked for it.
+Rules: a segment that was handed out belongs to the receiver, who closes it; an Answer is closed by
+whoever asked for it.
 """
 
 from __future__ import annotations

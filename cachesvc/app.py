@@ -67,7 +67,7 @@ class Node:
         """Take nothing new, and let what is under way end, `drain_timeout` at most."""
         log.info("draining", timeout_s=self.config.drain_timeout)
         self.admin.ready = False
-        await self.service.serving(False)
+        self.service.serving(False)
         self.lane.stop_listening()
         grpc_stopped = asyncio.ensure_future(self.service.stop(self.config.drain_timeout))
         with contextlib.suppress(TimeoutError):
@@ -114,7 +114,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         await admin.start(*split_address(config.admin))
     exits.push_async_callback(service.stop, 0)
     with _naming("gRPC", config.grpc):
-        await service.start(config.grpc)
+        service.start(config.grpc)
     lane.start(listener)
     exits.push_async_callback(lane.stop)
     exits.callback(_recover(store).set)
@@ -122,7 +122,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     membership = StaticMembership(cluster, members)
     exits.push_async_callback(membership.stop)
     await membership.start()
-    await service.serving(True)
+    service.serving(True)
     admin.ready = True
     return node
 

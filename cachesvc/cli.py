@@ -12,15 +12,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from cachesvc_client import CacheClient
 from rich.console import Console
 from rich.table import Table
 
 from cachesvc import config, logs
 from cachesvc.core.errors import CacheError
+
+if TYPE_CHECKING:
+    from cachesvc_client import CacheClient
 
 app = typer.Typer(
     add_completion=False,
@@ -119,9 +121,29 @@ def devorigin(
     raise typer.Exit(run(root, host, port, shape))
 
 
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None, typer.Option("--input", help="A folder of your own files to read.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("build/demo.json"),
+) -> None:
+    """Three nodes and an origin on this machine: cold and hot reads, every byte compared."""
+    from cachesvc.demo import run as steps
+
+    try:
+        steps.run(source, output)
+    except (steps.DemoFailed, RuntimeError) as error:
+        fail(str(error))
+    except ValueError as error:
+        fail(str(error), 2)
+
+
 @contextmanager
 def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iterator[CacheClient]:
     """A client; its errors end the program."""
+    from cachesvc_client import CacheClient
+
     try:
         origin_settings = {"endpoint_url": origin} if origin else None
         with CacheClient(endpoint, origin=origin_settings, token=token) as client:
@@ -226,6 +248,8 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
 @app.command()
 def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
     """Which members answer, and whether they agree on the ring. Exit code 1 if one does not."""
+    from cachesvc_client import CacheClient
+
     with _client(endpoint, None, token) as client:
         table = client.ring()
     rows = []

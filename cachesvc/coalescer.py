@@ -1,18 +1,20 @@
 """The coalescer: one flight per extent, whoever asks for it.
 
-Story: a reader that misses asks for pages of a block (`join`). Pages that are already on their way are joined; the rest
-are planned into extents, and each extent becomes a flight: one origin GET into one buffer, hashed page by page, written
-to the store in runs of WRITE_BYTES, and served to everyone who waits as it lands. A flight belongs to the coalescer,
-not to whoever came first: readers only hold it. When the last holder leaves, it stops.
+Story: a reader that misses asks for pages of a block (`join`). Pages that are already on their way
+are joined; the rest are planned into extents, and each extent becomes a flight: one origin GET into
+one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
+who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
+hold it. When the last holder leaves, it stops.
 
 Rules
-- Everything here runs on the event loop, except `_Landing`, which the origin's fill thread drives; it hops back by
-  `hop`. State changes hold no await.
-- Flights wait for their turn in one queue: at most `max_gets` fly at once, their buffers take at most
-  MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once.
-- A failed flight fails those who wait for what has not landed, and is forgotten: failures are never cached.
-- A buffer is given back once all its pages are stored, so that a slow reader holds a descriptor and no memory; it is
-  kept while somebody holds it if the store would not take the pages.
+- Everything here runs on the event loop, except `_Landing`, which the origin's fill thread drives;
+  it hops back by `hop`. State changes hold no await.
+- Flights wait for their turn in one queue: at most `max_gets` fly at once, their buffers take at
+  most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once.
+- A failed flight fails those who wait for what has not landed, and is forgotten: failures are never
+  cached.
+- A buffer is given back once all its pages are stored, so that a slow reader holds a descriptor and
+  no memory; it is kept while somebody holds it if the store would not take the pages.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 
 import structlog
 
+from cachesvc.buffers import BufferPool
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import CacheError, InternalError, Overloaded
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
@@ -44,15 +47,18 @@ Hop = Callable[..., Any]
 
 
 class Flight:
-    """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and hashed."""
+    """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
+    hashed.
+    """
 
     __slots__ = (
         "buffer", "changed", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "task",
+        "landed_pages", "memory", "task",
     )  # fmt: skip
 
     def __init__(self, extent: Extent, changed: asyncio.Future[None]) -> None:
         self.extent = extent
+        self.memory: bytearray | None = None
         self.buffer: memoryview | None = None
         self.checksums = bytearray()
         self.landed_pages = 0
@@ -101,7 +107,9 @@ class Flight:
 
 
 class Hold:
-    """A reader's interest in some pages of one block. `began` are the flights that it started itself."""
+    """A reader's interest in some pages of one block. `began` are the flights that it started
+    itself.
+    """
 
     __slots__ = ("_coalescer", "began", "flights")
 
@@ -121,7 +129,9 @@ class Hold:
 
 
 class Coalescer:
-    """All flights of one node. `hop(callback, *args)` runs a callback on the event loop, from any thread."""
+    """All flights of one node. `hop(callback, *args)` runs a callback on the event loop, from any
+    thread.
+    """
 
     def __init__(
         self,
@@ -145,6 +155,7 @@ class Coalescer:
         self._write_bytes = write_bytes
         self._by_block: dict[bytes, list[Flight]] = {}
         self._waiting: deque[Flight] = deque()
+        self._pool = BufferPool()
         self._flying_count = 0
         self._buffer_bytes = 0
         metrics.flights.set_function(lambda: self.flight_count)
@@ -160,7 +171,8 @@ class Coalescer:
     def join(self, block: BlockRef, wanted: int, *, keep: bool = False) -> Hold:
         """Bring the wanted pages that are not present: a hold on the flights that do.
 
-        keep: hold on to the buffers even when they are stored, for a reader that found its pages evicted again.
+        keep: hold on to the buffers even when they are stored, for a reader that found its pages
+        evicted again.
 
         Raises:
             Overloaded: too many flights wait already.
@@ -178,7 +190,8 @@ class Coalescer:
         extents = plan(block, wanted, present | in_flight)
         if extents and len(self._waiting) + len(extents) > self._max_waiting_count:
             raise Overloaded(
-                f"{block.version.name}: {len(self._waiting)} fills are waiting already; try another node"
+                f"{block.version.name}: {len(self._waiting)} fills are waiting already; "
+                "try another node"
             )
         began = [self._begin(extent) for extent in extents]
         flights = joined + began
@@ -199,11 +212,13 @@ class Coalescer:
         while self._waiting and self._flying_count < self._max_gets:
             need_bytes = self._waiting[0].extent.length_bytes
             if self._buffer_bytes and self._buffer_bytes + need_bytes > self._max_buffer_bytes:
+                if not self._flying_count:
+                    self._refuse_waiting()
                 return
             flight = self._waiting.popleft()
             self._flying_count += 1
             self._buffer_bytes += need_bytes
-            flight.buffer = memoryview(bytearray(need_bytes))
+            flight.memory, flight.buffer = self._pool.take(need_bytes)
             landing = _Landing(flight, self._store, self._hop, self._write_bytes)
             flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
             flight.task.add_done_callback(partial(self._landed, flight, landing))
@@ -223,7 +238,22 @@ class Coalescer:
         self._flying_count -= 1
         self._over(flight, landing.stored_pages)
 
+    def _refuse_waiting(self) -> None:
+        """All room is held by readers of pages that could not be stored, who may wait for these
+        very flights: nobody would ever make room. Refused, they leave, and with them what they hold.
+        """
+        while self._waiting:
+            flight = self._waiting.popleft()
+            flight.error = Overloaded(
+                f"{flight.extent.block}: all memory for fills is in use; try another node"
+            )
+            self._finish(flight, 0)
+
     def _over(self, flight: Flight, stored_pages: int) -> None:
+        self._finish(flight, stored_pages)
+        self._admit()
+
+    def _finish(self, flight: Flight, stored_pages: int) -> None:
         if flight.error is None and not flight.landed(flight.extent.beyond_page - 1):
             flight.error = Overloaded(f"{flight.extent.block}: the fill was called off; try again")
         flight.done = True
@@ -231,7 +261,6 @@ class Coalescer:
         if not flight.holders or (stored_pages == flight.landed_pages and not flight.keep):
             self._give_back(flight)
         flight.wake()
-        self._admit()
 
     def _leave(self, flight: Flight) -> None:
         flight.holders -= 1
@@ -260,6 +289,9 @@ class Coalescer:
         if flight.buffer is not None:
             self._buffer_bytes -= flight.extent.length_bytes
             flight.buffer = None
+            assert flight.memory is not None
+            self._pool.give(flight.memory)
+            flight.memory = None
 
     async def close(self) -> None:
         """Stop all flights; those who wait get Overloaded."""
@@ -273,7 +305,9 @@ class Coalescer:
 
 
 class _Landing:
-    """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs, tells the loop."""
+    """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
+    tells the loop.
+    """
 
     def __init__(self, flight: Flight, store: Store, hop: Hop, write_bytes: int) -> None:
         assert flight.buffer is not None

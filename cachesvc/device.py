@@ -1,11 +1,14 @@
 """One device of the store: a disk, the index of what stands on it, and its share of the capacity.
 
-Rules: state only, no lock of its own; the store calls everything here under its lock and does the I/O outside it.
-Space is counted as files really take it: `used_bytes` is what indexed files take, plus what unlinked files still take
-while a reader holds them open, plus what writes under way have reserved.
+Rules: state only, no lock of its own; the store calls everything here under its lock and does the
+I/O outside it. Space is counted as files really take it: `used_bytes` is what indexed files take,
+plus what unlinked files still take while a reader holds them open, plus what writes under way have
+reserved.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from cachesvc.core.index import Index
 from cachesvc.disk.base import Disk
@@ -31,7 +34,9 @@ class Device:
         return self.index.stored_bytes + self.reserved_bytes + self.doomed_bytes
 
     def shrink(self, fits_bytes: int, until: float) -> None:
-        """The disk has less room than we were told: use what fits until then (on the store's clock)."""
+        """The disk has less room than we were told: use what fits until then (on the store's
+        clock).
+        """
         self.full_until = until
         self._limit(min(self.capacity_bytes, fits_bytes))
 
@@ -44,23 +49,29 @@ class Device:
         self.capacity_bytes = self.index.capacity_bytes = capacity_bytes
 
     def fail(self, why: str) -> list[bytes]:
-        """Take the device out of use for good and forget what stood on it. Returns the forgotten ids."""
+        """Take the device out of use for good and forget what stood on it.
+
+        Returns the forgotten ids.
+        """
         lost = self.index.ids()
         self.failure = why
         self.index = Index(self._policy, self.capacity_bytes)
         return lost
 
-    def make_room(self, need_bytes: int, keep: bytes) -> list[tuple[bytes, int]] | None:
-        """Choose what must leave for `need_bytes` more: (id, bytes) pairs, already out of the index.
+    def make_room(
+        self, need_bytes: int, stays: Callable[[bytes], bool]
+    ) -> list[tuple[bytes, int]] | None:
+        """Choose what must leave for `need_bytes` more: (id, bytes) pairs, already out of the
+        index.
 
-        `keep` is the block that is being written. None: it cannot fit, and nothing was chosen in vain.
+        `stays` says of a block that it must not be chosen. None: it cannot fit, and nothing was
+        chosen in vain.
         """
-        kept = self.index.get(keep)
         if need_bytes + self.reserved_bytes + self.doomed_bytes > self.capacity_bytes:
             return None
         victims = []
         while self.used_bytes + need_bytes > self.capacity_bytes:
-            slot = self.index.victim(lambda slot: slot == kept)
+            slot = self.index.victim(lambda slot: stays(self.index.block_id(slot)))
             if slot is None:
                 break
             victims.append((self.index.block_id(slot), self.index.size_bytes(slot)))

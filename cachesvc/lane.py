@@ -90,8 +90,8 @@ class LaneServer:
         self._draining = True
         for thread in self._threads:
             thread.post(thread.close_idle)
-        while self.connection_count:
-            await asyncio.sleep(DRAIN_POLL_S)  # noqa: ASYNC110 - other threads hang up
+        while self.connection_count:  # noqa: ASYNC110 - other threads hang up
+            await asyncio.sleep(DRAIN_POLL_S)
 
     async def stop(self) -> None:
         """Hang up on everybody; requests under way are cancelled."""

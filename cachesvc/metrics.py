@@ -1,7 +1,7 @@
 """The counters of a node, in Prometheus's terms.
 
-Rules: one call per outcome, at the end of a step; label values come from small fixed sets, never from keys. The names
-are a contract (prefix `cachesvc_`).
+Rules: one call per outcome, at the end of a step; label values come from small fixed sets, never
+from keys. The names are a contract (prefix `cachesvc_`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ LABELLED = tuple[str, ...]
 
 
 class Metrics:
-    """All metrics of one node, in a registry of its own, so that several nodes can live in one process."""
+    """All metrics of one node, in a registry of its own, so that several nodes can live in one
+    process.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()

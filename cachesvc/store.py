@@ -1,12 +1,15 @@
 """The store: which pages of which blocks this node has, on which device, and room for the next.
 
-Story: a reader pins a block (`pin`), which opens its file once and proves by its trailer that it is the block asked
-for; the open file is shared by all pins and kept open for a while after. A fill writes adjacent pages (`write`): data
-first, then the trailer that vouches for them, then the index. Eviction unlinks; whoever holds a pin keeps the bytes.
+Story: a reader pins a block (`pin`), which opens its file once and proves by its trailer that it is
+the block asked for; the open file is shared by all pins and kept open for a while after. A fill
+writes adjacent pages (`write`): data first, then the trailer that vouches for them, then the index.
+Eviction unlinks; whoever holds a pin keeps the bytes.
 
 Rules
-- A page, once present, never changes. Presence is said by the trailer alone, in memory while the file is open.
-- One lock guards index and open table and is never held over I/O; writers of one block follow one another.
+- A page, once present, never changes. Presence is said by the trailer alone, in memory while the
+  file is open.
+- One lock guards index and open table and is never held over I/O; writers of one block follow one
+  another.
 - A block that cannot prove who it is, or fails a page, is dropped and counted. A device that fails
   is taken out of use and the node goes on; a full one uses what fits, and tries again later.
 - No fsync: after a power cut the checksums decide.
@@ -42,6 +45,7 @@ FULL_REST_S = 30.0  # how long a full device is left alone
 _STRIPES = 256
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_FILE = {errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ESPIPE}  # something else has its name
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +110,9 @@ class Pin:
 class Store:
     """Block files on one or more disks, `capacity_bytes` in all, split evenly.
 
-    Thread-safe. `clock` gives seconds and need only grow. Until `recover` has run to its end, a block that is not in
-    the index is looked for on the disks themselves, so that a restarted node serves its first hit at once.
+    Thread-safe. `clock` gives seconds and need only grow. Until `recover` has run to its end, a
+    block that is not in the index is looked for on the disks themselves, so that a restarted node
+    serves its first hit at once.
     """
 
     def __init__(
@@ -156,9 +161,7 @@ class Store:
                 return Pin(self, opened)
             home = next((d for d in self.devices if d.index.get(block.id) is not None), None)
             places = self.devices if self.recovering else []
-        if home:
-            opened = self._open(home, block.id)
-            return None if opened is None else Pin(self, opened)
+        places = [home] if home else places
         with self._stripes[block.id[0]] if places else nullcontext():
             for device in places:
                 opened = self._open(device, block.id)
@@ -182,49 +185,51 @@ class Store:
             self._forget(device, block_id, "lost")
             return None
         except OSError as error:
-            self._disk_error(device, error)
+            self._unproven(device, block_id, error)
             return None
-        trailer = self._prove(device, block_id, file)
-        if trailer is None:
-            file.close()
-            return None
-        return self._register(device, block_id, file, trailer)
-
-    def _prove(self, device: Device, block_id: bytes, file: BlockFile) -> Trailer | None:
-        """The trailer, if the file is what its name says; else the block is dropped."""
+        opened = None
         try:
-            size_bytes = file.size_bytes()
-            trailer = decode(file.pread(TRAILER_BYTES, max(0, size_bytes - TRAILER_BYTES)))
-            if trailer.block.id != block_id:
-                raise FormatError(f"the file holds {trailer.block}, not what its name says")
-            if size_bytes != trailer_offset(trailer.block) + TRAILER_BYTES:
-                raise FormatError(f"the file has {size_bytes} bytes: cut or grown")
-        except FormatError as error:
-            log.warning("block dropped", block=block_id.hex(), why=str(error))
-            self._metrics.corrupt_blocks.labels("trailer").inc()
-            self._forget(device, block_id, "corrupt")
-            self._unlink(device, [block_id])
-            return None
-        except OSError as error:
+            trailer = self._prove(block_id, file)
+            opened = self._register(device, block_id, file, trailer, file.taken_bytes())
+        except (FormatError, OSError) as error:
+            self._unproven(device, block_id, error)
+        finally:
+            if opened is None or opened.file is not file:
+                file.close()
+        return opened
+
+    def _unproven(self, device: Device, block_id: bytes, error: FormatError | OSError) -> None:
+        """What stands in the block's place is no block file of ours, or its disk fails."""
+        if isinstance(error, OSError) and error.errno not in _NO_FILE:
             self._disk_error(device, error)
-            return None
+            return
+        log.warning("block dropped", block=block_id.hex(), why=str(error))
+        self._metrics.corrupt_blocks.labels("trailer").inc()
+        self._forget(device, block_id, "corrupt")
+        self._unlink(device, [block_id])
+
+    def _prove(self, block_id: bytes, file: BlockFile) -> Trailer:
+        """The trailer, if the file is what its name says; else FormatError."""
+        size_bytes = file.size_bytes()
+        trailer = decode(file.pread(TRAILER_BYTES, max(0, size_bytes - TRAILER_BYTES)))
+        if trailer.block.id != block_id:
+            raise FormatError(f"the file holds {trailer.block}, not what its name says")
+        if size_bytes != trailer_offset(trailer.block) + TRAILER_BYTES:
+            raise FormatError(f"the file has {size_bytes} bytes: cut or grown")
         return trailer
 
     def _register(
-        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer
+        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, taken_bytes: int
     ) -> OpenBlock | None:
         """Share a freshly opened file; someone else's, if they were faster."""
-        taken_bytes = file.taken_bytes()
         with self._lock:
             opened = self._open_blocks.get(block_id)
             if opened is not None:
                 self._hold(block_id, opened)
-            elif device.failure or (device.index.get(block_id) is None and not self.recovering):
-                pass
-            else:
-                return self._share(device, block_id, file, trailer, taken_bytes)
-        file.close()
-        return opened
+                return opened
+            if device.failure or (device.index.get(block_id) is None and not self.recovering):
+                return None
+            return self._share(device, block_id, file, trailer, taken_bytes)
 
     def _share(
         self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, taken_bytes: int
@@ -258,10 +263,12 @@ class Store:
     # -- writing
 
     def write(self, block: BlockRef, first_page: int, data: memoryview, checksums: bytes) -> bool:
-        """Store adjacent whole pages that begin at `first_page`. False: not stored, and nothing is lost by it.
+        """Store adjacent whole pages that begin at `first_page`.
 
-        `data` ends on a page border or at the block's end; `checksums` has 8 bytes for each page. Blocks while the
-        disk does; call it from a fill thread.
+        False: not stored, and nothing is lost by it.
+
+        `data` ends on a page border or at the block's end; `checksums` has 8 bytes for each page.
+        Blocks while the disk does; call it from a fill thread.
         """
         assert first_page * block.geometry.page_bytes + len(data) <= block.length_bytes
         with self._stripes[block.id[0]]:
@@ -287,7 +294,9 @@ class Store:
         return False
 
     def _choices(self, block_id: bytes) -> list[Device]:
-        """Devices for a new block: rendezvous order, so that each gets its share and a failed one moves no other."""
+        """Devices for a new block: rendezvous order, so that each gets its share and a failed one
+        moves no other.
+        """
         return sorted(
             (device for device in self.devices if not device.failure),
             key=lambda device: xxh3_64_intdigest(block_id + device.disk.name.encode()),
@@ -355,7 +364,10 @@ class Store:
         return self._settle(opened, need_bytes, taken_bytes)
 
     def _settle(self, opened: OpenBlock, need_bytes: int, taken_bytes: int) -> bool:
-        """Replace a reservation by what the file now takes. False: the block was evicted meanwhile."""
+        """Replace a reservation by what the file now takes.
+
+        False: the block was evicted meanwhile.
+        """
         device = opened.device
         with self._lock:
             device.reserved_bytes -= need_bytes
@@ -375,7 +387,10 @@ class Store:
         data: memoryview,
         added: int = -1,
     ) -> int:
-        """Data, then the trailer that vouches for it. Pages that are present already are not touched."""
+        """Data, then the trailer that vouches for it.
+
+        Pages that are present already are not touched.
+        """
         block = trailer.block
         page_bytes = block.geometry.page_bytes
         whole = ((1 << -(-len(data) // page_bytes)) - 1) << first_page
@@ -401,7 +416,7 @@ class Store:
     def _reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         with self._lock:
             device.regrow(self._clock())
-            victims = device.make_room(need_bytes, block_id)
+            victims = device.make_room(need_bytes, lambda other: self._stays(other, block_id))
             if victims is None:
                 return False
             for victim, _ in victims:
@@ -411,6 +426,13 @@ class Store:
         self._unlink(device, [victim for victim, _ in victims])
         self._metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
         return fits
+
+    def _stays(self, block_id: bytes, written_id: bytes) -> bool:
+        """Whether evicting a block would be in vain: it is being written, or its pins hold its
+        space.
+        """
+        opened = self._open_blocks.get(block_id)
+        return block_id == written_id or (opened is not None and opened.refs > 0)
 
     def _release(self, device: Device, need_bytes: int) -> None:
         with self._lock:
@@ -481,7 +503,10 @@ class Store:
         )
 
     def _disk_error(self, device: Device, error: OSError) -> None:
-        """Short of descriptors or memory: not the device's fault. Anything else takes it out of use."""
+        """Short of descriptors or memory: not the device's fault.
+
+        Anything else takes it out of use.
+        """
         if error.errno in _SHORTAGE:
             log.warning("short of resources", device=device.disk.name, why=str(error))
             return
@@ -496,9 +521,11 @@ class Store:
     # -- restart
 
     def recover(self) -> Iterator[int]:
-        """Take in what stands on the disks, one block a step (its number so far), while serving goes on.
+        """Take in what stands on the disks, one block a step (its number so far), while serving
+        goes on.
 
-        Files that cannot prove who they are are removed. Beyond the capacity, eviction begins at once.
+        Files that cannot prove who they are are removed. Beyond the capacity, eviction begins at
+        once.
         """
         found_count = 0
         for device in self.devices:
@@ -513,8 +540,11 @@ class Store:
     def _recover_block(self, device: Device, block_id: bytes) -> int:
         with self._stripes[block_id[0]]:
             with self._lock:
-                known = device.failure or device.index.get(block_id) is not None
-            if known:
+                homes = [one for one in self.devices if one.index.get(block_id) is not None]
+            if device.failure or device in homes:
+                return 0
+            if homes:  # written again there, while this device was out of use
+                self._unlink(device, [block_id])
                 return 0
             opened = self._open(device, block_id)
             if opened is None:
@@ -530,7 +560,10 @@ class Store:
         return 1
 
     def close(self) -> None:
-        """Close idle files; pins that are still held stay readable. The disks are their opener's."""
+        """Close idle files; pins that are still held stay readable.
+
+        The disks are their opener's.
+        """
         with self._lock:
             for block_id in list(self._open_blocks):
                 self._detach(block_id)

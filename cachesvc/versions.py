@@ -1,11 +1,13 @@
 """The keeper of versions: which version of an object is the current one, and how sure we are.
 
-Story: the owner of an object's block 0 is asked first; it answers from here if its last look at the origin is young
-enough, else with one HEAD, which all who ask meanwhile share. The age of an answer counts from the moment its HEAD was
-sent, so "at most max_age old" means: this version was current at some moment no earlier than max_age before the call.
-A HEAD that was sent too early for a caller is waited for and not believed: the caller joins the next one.
+Story: the owner of an object's block 0 is asked first; it answers from here if its last look at the
+origin is young enough, else with one HEAD, which all who ask meanwhile share. The age of an answer
+counts from the moment its HEAD was sent, so "at most max_age old" means: this version was current
+at some moment no earlier than max_age before the call. A HEAD that was sent too early for a caller
+is waited for and not believed: the caller joins the next one.
 
-Rules: a 404 is remembered for a short time, other failures never; the table is bounded, least recently used first.
+Rules: a 404 is remembered for a short time, other failures never; the table is bounded, least
+recently used first.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ MAX_NOT_FOUND_AGE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the origin said of an object. `checked_at` is the clock when it was asked; version None: a 404."""
+    """What the origin said of an object. `checked_at` is the clock when it was asked; version None:
+    a 404.
+    """
 
     version: ObjectVersion | None
     checked_at: float
 
 
 class Versions:
-    """The versions known to one node. `revalidate_s` is the default bound on age: 0 always asks, inf never again.
+    """The versions known to one node. `revalidate_s` is the default bound on age: 0 always asks,
+    inf never again.
 
     `peek` may be called from any thread; the rest belongs to the event loop.
     """

@@ -1,9 +1,9 @@
 """From byte ranges to blocks and pages, and from a block to its name.
 
-Story: a read of `[start, end)` becomes one Slice per block it touches (`slices`); within a block, bytes become pages
-(`pages_of`); page sets are int bitmaps, bit i for page i, because 128 bits fit everywhere and set algebra is one
-instruction. A block's id is keyed BLAKE2b-128 of its full identity: it names the file and keys the index, and no
-object key ever becomes a path.
+Story: a read of `[start, end)` becomes one Slice per block it touches (`slices`); within a block,
+bytes become pages (`pages_of`); page sets are int bitmaps, bit i for page i, because 128 bits fit
+everywhere and set algebra is one instruction. A block's id is keyed BLAKE2b-128 of its full
+identity: it names the file and keys the index, and no object key ever becomes a path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _ID_KEY = b"cachesvc block id, format 1"
 class BlockRef:
     """One block of one object version.
 
-    Equal and hashed by `id`, 16 bytes. `length_bytes` is the block's real length: the last block of an object is short.
+    Equal and hashed by `id`, 16 bytes. `length_bytes` is the block's real length: the last block of
+    an object is short.
     """
 
     __slots__ = ("__dict__", "geometry", "index", "version")
@@ -83,7 +84,9 @@ class BlockRef:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The part of a read that falls into one block: `[start, end)` counts from the block's own beginning."""
+    """The part of a read that falls into one block: `[start, end)` counts from the block's own
+    beginning.
+    """
 
     block: BlockRef
     start: int

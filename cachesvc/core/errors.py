@@ -1,10 +1,12 @@
 """The errors of cachesvc: one small tree, used by nodes and clients alike.
 
-Rules: every class states its own retry decision, so that no caller has to guess; every message names what failed, on
-which object or node, why, and what to do. One table maps the classes to wire codes (`wire/codec.py`), both ways.
+Rules: every class states its own retry decision, so that no caller has to guess; every message
+names what failed, on which object or node, why, and what to do. One table maps the classes to wire
+codes (`wire/codec.py`), both ways.
 
-The tree hangs under OSError because callers treat a cache like a file system: `except OSError` must be enough, and
-`except FileNotFoundError` must keep working when a loader moves from files to the cache.
+The tree hangs under OSError because callers treat a cache like a file system: `except OSError` must
+be enough, and `except FileNotFoundError` must keep working when a loader moves from files to the
+cache.
 """
 
 from __future__ import annotations

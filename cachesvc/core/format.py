@@ -1,12 +1,13 @@
 """The trailer of a block file: who the block is, which pages it has, and what they must hash to.
 
-A block file is its data at offset 0 (sparse where pages are missing), padded to a multiple of 4,096 bytes, then this
-trailer of exactly 4,096 bytes, so that the trailer of any file is found from the file's size alone. docs/format.md is
-the specification; this file is its only implementation.
+A block file is its data at offset 0 (sparse where pages are missing), padded to a multiple of 4,096
+bytes, then this trailer of exactly 4,096 bytes, so that the trailer of any file is found from the
+file's size alone. docs/format.md is the specification; this file is its only implementation.
 
-Rules: little endian; a trailer is accepted only if its checksum, magic, format version and geometry are right, and
-the caller then compares the identity (`Trailer.block.id`) with the name it looked for. Anything else is FormatError,
-and the block a miss: no field of a trailer that fails its checksum is ever used.
+Rules: little endian; a trailer is accepted only if its checksum, magic, format version and geometry
+are right, and the caller then compares the identity (`Trailer.block.id`) with the name it looked
+for. Anything else is FormatError, and the block a miss: no field of a trailer that fails its
+checksum is ever used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ FORMAT_VERSION = 1
 CHECKSUM_BYTES = 8
 
 _MAGIC = b"cachesvc"
-# magic, format version, bucket/key/etag lengths, page_bytes, block_bytes, extent bounds, size, index, modified, present
+# magic, format version, bucket/key/etag lengths, page_bytes, block_bytes, extent bounds, size,
+# index, modified, present
 _HEAD = struct.Struct("<8sHHHHQQQQQQq16s")
 _CHECKSUMS_BYTES = PAGES_PER_BLOCK * CHECKSUM_BYTES
 _SEAL = struct.Struct("<Q")
@@ -46,8 +48,8 @@ def checksum(data: bytes | bytearray | memoryview) -> bytes:
 class Trailer:
     """What a block file says of itself.
 
-    block: the full identity. present: bitmap of pages that are whole and may be served. A page's checksum is
-    meaningful only while its bit is set.
+    block: the full identity. present: bitmap of pages that are whole and may be served. A page's
+    checksum is meaningful only while its bit is set.
     """
 
     __slots__ = ("_checksums", "block", "present")
@@ -63,7 +65,10 @@ class Trailer:
         return bytes(self._checksums[first_page * CHECKSUM_BYTES : beyond_page * CHECKSUM_BYTES])
 
     def add(self, first_page: int, checksums: bytes) -> int:
-        """Take in adjacent new pages; a page that is present already keeps its checksum. Returns the new bits."""
+        """Take in adjacent new pages; a page that is present already keeps its checksum.
+
+        Returns the new bits.
+        """
         added = 0
         for offset in range(0, len(checksums), CHECKSUM_BYTES):
             page = first_page + offset // CHECKSUM_BYTES

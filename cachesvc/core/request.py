@@ -1,4 +1,7 @@
-"""What a reader may ask of a node, the same on every lane. Values only; limits are checked where they are made."""
+"""What a reader may ask of a node, the same on every lane.
+
+Values only; limits are checked where they are made.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ MAX_REQUEST_BYTES = 256 << 20  # what the ranges of one request may add up to
 
 @dataclass(frozen=True, slots=True)
 class StatRequest:
-    """The current version of an object, checked at most `max_age_s` ago (None: the node's default)."""
+    """The current version of an object, checked at most `max_age_s` ago.
+
+    None: as the node does by default.
+    """
 
     name: ObjectName
     max_age_s: float | None = None

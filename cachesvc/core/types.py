@@ -1,6 +1,7 @@
 """The value types that every part shares: what is read, in which version, under which geometry.
 
-Rules: frozen, slotted, validated when made; ranges are half open `[start, end)`; units stand last in names. No I/O.
+Rules: frozen, slotted, validated when made; ranges are half open `[start, end)`; units stand last
+in names. No I/O.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class ObjectName:
 
     @classmethod
     def parse(cls, uri: str) -> ObjectName:
-        """`s3://bucket/key` as a name. Everything behind the bucket's slash is the key, unescaped, as it stands."""
+        """`s3://bucket/key` as a name.
+
+        Everything behind the bucket's slash is the key, unescaped, as it stands.
+        """
         scheme, separator, rest = uri.partition("://")
         bucket, slash, key = rest.partition("/")
         if scheme != "s3" or not separator or not slash:
@@ -71,8 +75,8 @@ def _check_name(what: str, value: str, limit_bytes: int, name: ObjectName) -> No
 class ObjectVersion:
     """One immutable version of an object: the unit that bytes are never mixed across.
 
-    etag: with its quotes, as the origin sent it. size_bytes: of the whole object. last_modified_ms: Unix time; no part
-    of the identity.
+    etag: with its quotes, as the origin sent it. size_bytes: of the whole object. last_modified_ms:
+    Unix time; no part of the identity.
     """
 
     name: ObjectName
@@ -110,7 +114,8 @@ class ByteRange:
     def __post_init__(self) -> None:
         if self.start < 0 or self.end < self.start:
             raise RangeError(
-                f"range [{self.start}, {self.end}) is negative or reversed: give 0 <= start <= end, in bytes"
+                f"range [{self.start}, {self.end}) is negative or reversed: "
+                "give 0 <= start <= end, in bytes"
             )
 
     @property
@@ -119,13 +124,16 @@ class ByteRange:
 
 
 def clamp(name: ObjectName, start: int, end: int | None, size_bytes: int) -> ByteRange:
-    """`[start, end)` cut to the object, as a slice of a file would be; end None is the end of the object.
+    """`[start, end)` cut to the object, as a slice of a file would be; end None is the end of the
+    object.
 
-    A range that begins exactly at the end is empty; one that begins beyond it is an error, as S3's 416 is.
+    A range that begins exactly at the end is empty; one that begins beyond it is an error, as S3's
+    416 is.
     """
     if start < 0 or (end is not None and end < start):
         raise RangeError(
-            f"{name}: range [{start}, {end}) is negative or reversed: give 0 <= start <= end, in bytes"
+            f"{name}: range [{start}, {end}) is negative or reversed: "
+            "give 0 <= start <= end, in bytes"
         )
     if start > size_bytes:
         raise RangeError(
@@ -138,8 +146,9 @@ def clamp(name: ObjectName, start: int, end: int | None, size_bytes: int) -> Byt
 class Geometry:
     """How objects are cut. Equal on every node and client of a cluster; it travels in Welcome.
 
-    block_bytes: the unit of ownership, storage and eviction. page_bytes: of presence and checksum; at most
-    PAGES_PER_BLOCK pages a block. extent_min_bytes / extent_max_bytes: bounds of one origin GET.
+    block_bytes: the unit of ownership, storage and eviction. page_bytes: of presence and checksum;
+    at most PAGES_PER_BLOCK pages a block. extent_min_bytes / extent_max_bytes: bounds of one origin
+    GET.
     """
 
     block_bytes: int = 8 << 20
@@ -164,7 +173,8 @@ class Geometry:
             )
         if self.extent_max_bytes < self.extent_min_bytes or self.extent_max_bytes % self.page_bytes:
             raise ValueError(
-                f"extent_max_bytes {self.extent_max_bytes} is below extent_min_bytes, or cuts a page"
+                f"extent_max_bytes {self.extent_max_bytes} is below extent_min_bytes, "
+                "or cuts a page"
             )
 
     @property

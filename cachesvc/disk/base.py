@@ -1,8 +1,8 @@
 """What a disk is to the store: a flat set of block files, named by block id.
 
-Rules: no policy and no format here; every failure is the operating system's OSError, errno intact, because the store
-decides by errno whether a device is full, broken or merely short of descriptors. A file that was unlinked keeps its
-bytes for whoever has it open.
+Rules: no policy and no format here; every failure is the operating system's OSError, errno intact,
+because the store decides by errno whether a device is full, broken or merely short of descriptors.
+A file that was unlinked keeps its bytes for whoever has it open.
 
 Implementations: `nvme.NvmeDisk` (a directory), `memory.MemoryDisk` (tests and the simulator).
 """
@@ -14,7 +14,10 @@ from typing import Protocol
 
 
 class BlockFile(Protocol):
-    """One open block file. Positions and sizes in bytes; safe to read from several threads at once."""
+    """One open block file.
+
+    Positions and sizes in bytes; safe to read from several threads at once.
+    """
 
     def pread(self, size_bytes: int, offset: int) -> bytes:
         """Up to `size_bytes` bytes; fewer only at the end of the file."""

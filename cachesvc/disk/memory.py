@@ -1,7 +1,9 @@
-"""A `Disk` in memory, for tests and the simulator: unlinked files live on in whoever has them open, as on a real one.
+"""A `Disk` in memory, for tests and the simulator: unlinked files live on in whoever has them open,
+as on a real one.
 
-Faults are settable at any time: `fail(op)` is asked before every operation and may raise an OSError; `flip` damages a
-stored byte; `limit_bytes` makes writes beyond it fail with ENOSPC, after writing what fits.
+Faults are settable at any time: `fail(op)` is asked before every operation and may raise an
+OSError; `flip` damages a stored byte; `limit_bytes` makes writes beyond it fail with ENOSPC, after
+writing what fits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A directory on a local disk as a `Disk`: DIR/blocks/ab/abcdef….block, one file a block.
 
-Rules: 256 folders, made at need, keep directories short; a lock file keeps a second node out; whatever stands in the
-256 folders and is not named like a block was not put there by us, could never be found again, and is removed by `scan`
-so that it takes no space.
+Rules: 256 folders, made at need, keep directories short; a lock file keeps a second node out;
+whatever stands in the 256 folders and is not named like a block was not put there by us, could
+never be found again, and is removed by `scan` so that it takes no space.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,8 @@ class NvmeDisk:
     """A data directory (see disk.base.Disk).
 
     Raises:
-        OSError: the directory cannot be made or written, or another node holds it (BlockingIOError).
+        OSError: the directory cannot be made or written, or another node holds it
+        (BlockingIOError).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,8 +85,13 @@ class NvmeDisk:
             return NvmeFile(os.open(path, flags, 0o600))
 
     def unlink(self, block_id: bytes) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path(block_id))
+        path = self._path(block_id)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:  # not ours, and in our way
+            shutil.rmtree(path)
 
     def scan(self) -> Iterator[bytes]:
         for shard in range(256):

@@ -1,9 +1,11 @@
 """What an origin is: the object store behind us, or whatever stands in for it.
 
-Rules: one GET is one `fetch`; it either lands every byte of its range, of exactly the version named, or raises; bytes
-land in order, so that a reader may follow close behind. Failures are errors of `core.errors`, never short answers.
+Rules: one GET is one `fetch`; it either lands every byte of its range, of exactly the version
+named, or raises; bytes land in order, so that a reader may follow close behind. Failures are errors
+of `core.errors`, never short answers.
 
-Implementations: `s3.S3Origin` (S3 and what speaks like it), `memory.MemoryOrigin` (tests and the simulator).
+Implementations: `s3.S3Origin` (S3 and what speaks like it), `memory.MemoryOrigin` (tests and the
+simulator).
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 
 
 class Sink(Protocol):
-    """Where the bytes of one fetch land. Called from one thread at a time, which need not be the loop's."""
+    """Where the bytes of one fetch land.
+
+    Called from one thread at a time, which need not be the loop's.
+    """
 
     @property
     def view(self) -> memoryview:
@@ -28,12 +33,17 @@ class Sink(Protocol):
         """True once nobody wants the bytes: the fetch should stop soon."""
 
     def landed(self, count_bytes: int) -> None:
-        """The first `count_bytes` bytes of `view` are the object's. Never decreases; after a retry it goes on."""
+        """The first `count_bytes` bytes of `view` are the object's.
+
+        Never decreases; after a retry it goes on.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class BypassStream:
-    """One origin GET under way: the version that the origin answered with, and the bytes as they come."""
+    """One origin GET under way: the version that the origin answered with, and the bytes as they
+    come.
+    """
 
     version: ObjectVersion
     wanted: ByteRange
@@ -61,15 +71,16 @@ class Origin(Protocol):
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
         """Land `wanted` of exactly `version` in the sink. Cancelling the call stops the transfer.
 
-        Raises: ObjectChanged (412, or an answer of another version), ObjectNotFound, AccessDenied, Overloaded,
-        OriginError once retries are spent. What has landed before an error is right all the same.
+        Raises: ObjectChanged (412, or an answer of another version), ObjectNotFound, AccessDenied,
+        Overloaded, OriginError once retries are spent. What has landed before an error is right all
+        the same.
         """
 
     def stream(
         self, name: ObjectName, start: int, end: int | None
     ) -> AbstractAsyncContextManager[BypassStream]:
-        """One GET without If-Match, for what may not be cached. The chunks are exactly `[start, end)` cut to the
-        object's end, or raise: never a short answer.
+        """One GET without If-Match, for what may not be cached. The chunks are exactly `[start,
+        end)` cut to the object's end, or raise: never a short answer.
 
         Raises: ObjectNotFound, AccessDenied, RangeError (start beyond the end), OriginError.
         """

@@ -1,1 +1,48 @@
-"""The thin client of cachesvc."""
+"""The thin client of cachesvc: hot data of S3 from a ring of nodes, or from S3 itself.
+
+Story: `CacheClient` is all that most programs need; the errors are those of every part of cachesvc,
+all under CacheError, which is an OSError.
+"""
+
+from __future__ import annotations
+
+from cachesvc.core.errors import (
+    AccessDenied,
+    CacheError,
+    CorruptAnswer,
+    InternalError,
+    InvalidKey,
+    NodeUnavailable,
+    NotCacheable,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginError,
+    Overloaded,
+    ProtocolError,
+    RangeError,
+    Unauthenticated,
+)
+from cachesvc_client.client import CacheClient, ObjectStat
+from cachesvc_client.config import ClientConfig
+from cachesvc_client.engine import ClientClosed
+
+__all__ = [
+    "AccessDenied",
+    "CacheClient",
+    "CacheError",
+    "ClientClosed",
+    "ClientConfig",
+    "CorruptAnswer",
+    "InternalError",
+    "InvalidKey",
+    "NodeUnavailable",
+    "NotCacheable",
+    "ObjectChanged",
+    "ObjectNotFound",
+    "ObjectStat",
+    "OriginError",
+    "Overloaded",
+    "ProtocolError",
+    "RangeError",
+    "Unauthenticated",
+]

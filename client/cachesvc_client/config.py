@@ -52,6 +52,9 @@ class ClientConfig:
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
     Default 2000."""
 
+    grpc_silence_ms: int = 15_000
+    """The same over gRPC, where a node says nothing while it fills. Default 15000."""
+
     eject_ms: int = 1000
     """For how long a node that was down is not asked; doubles while it stays down. Default 1000."""
 
@@ -65,7 +68,7 @@ class ClientConfig:
     """How many owners of a block are asked before the origin is. Default 3."""
 
     parallel_count: int = 8
-    """How many requests of one client run at a time beside those of the calling threads. Default 8."""
+    """How many requests of a client run at a time beside those of the callers. Default 8."""
 
     restart_count: int = 5
     """How often a read begins again because the object changed meanwhile. Default 5."""

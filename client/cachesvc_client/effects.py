@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from cachesvc.core.request import ReadRequest, StatRequest
@@ -30,7 +29,6 @@ from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, Source
 
 T = TypeVar("T")
-_NO_SOURCES: Mapping[Source, int] = MappingProxyType({})
 
 
 class Target(Protocol):
@@ -48,14 +46,15 @@ class Reply:
     """What a node or the origin answered, its bytes being where they belong.
 
     fresh_for_s: from the sending of the request, for how long to believe that the version is the
-    current one. sources: bytes by where they came from. epoch: of the node's member table, 0 from
-    the origin.
+    current one. sources: bytes by where they came from, none for a stat or a HEAD. epoch: of the
+    node's member table, 0 from the origin. direct: the origin answered; the script sets it.
     """
 
     version: ObjectVersion
     fresh_for_s: float = 0.0
-    sources: Mapping[Source, int] = field(default=_NO_SOURCES)
+    sources: Mapping[Source, int] = field(default_factory=dict)
     epoch: int = 0
+    direct: bool = False
 
     @property
     def cacheable(self) -> bool:
@@ -73,10 +72,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class AskOrigin:
-    """One request to the origin: `[start, end)`, end None for the object's end. Answered by a Reply.
+    """One request to the origin: `[start, end)`, end None for the object's end.
 
-    version: the answer must be of it (If-Match where it has a strong ETag), else ObjectChanged.
-    target None: a HEAD.
+    Answered by a Reply. version: the answer must be of it (If-Match where it has a strong ETag),
+    else ObjectChanged. target None: a HEAD.
     """
 
     name: ObjectName

@@ -24,7 +24,6 @@ from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectVersion, Source, clamp
 from cachesvc.wire.codec import ReadHead, SegmentHead
-
 from cachesvc_client.effects import Reply, Target
 
 
@@ -154,6 +153,6 @@ class Receipt:
 
 
 def same_version(one: ObjectVersion, other: ObjectVersion) -> bool:
-    """Whether two values name the same version; where the ETag proves nothing, the time must agree."""
+    """Whether two values name one version; a weak ETag counts only with the time of change."""
     agree = one.cacheable or one.last_modified_ms == other.last_modified_ms
     return agree and one.same_bytes(other)

@@ -72,7 +72,7 @@ class Router:
         geometry: Geometry | None = None,
         vnodes_per_weight: int | None = None,
     ) -> None:
-        """Route by another member table from now on. A node at a new address is given a new chance."""
+        """Route by another member table. A node at a new address is given a new chance."""
         vnodes = vnodes_per_weight or self._ring.vnodes_per_weight
         if (table.epoch, vnodes) != (self.epoch, self._ring.vnodes_per_weight):
             ring = Ring(table, vnodes)

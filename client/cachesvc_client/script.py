@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cachesvc.core.errors import CacheError, NotCacheable, ObjectChanged, RangeError, Retry
+from cachesvc.core.errors import NotCacheable, ObjectChanged, RangeError
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc.wire.codec import END_OF_OBJECT
-
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.effects import AskOrigin, Reply, Steps, Target
 from cachesvc_client.failover import Failover
@@ -57,9 +56,7 @@ class Script:
             return known
         ask = Failover(self, name)
         yield from ask.meet()
-        reply = yield from ask.keeper(
-            StatRequest(name, max_age_s), None, AskOrigin(name, None), max_age_s
-        )
+        reply = yield from ask.keeper(StatRequest(name, max_age_s), None, AskOrigin(name, None))
         yield from ask.catch_up()
         return reply.version
 
@@ -147,14 +144,14 @@ class _Read:
         origin = self._origin_first()
         if not first:
             request = StatRequest(self._name, max_age_s)
-            reply = yield from self._ask.keeper(request, None, origin, max_age_s)
+            reply = yield from self._ask.keeper(request, None, origin)
         else:
             ranges = tuple(first)
             read = ReadRequest(self._name, ranges, max_age_s=max_age_s)
-            reply = yield from self._ask.keeper(read, self._target, origin, max_age_s)
+            reply = yield from self._ask.keeper(read, self._target, origin)
         if not reply.sources:
             return reply.version, self._spans
-        if reply.epoch == 0:  # the origin's answer has none, and it was asked for everything
+        if reply.direct:  # it was asked for everything
             return reply.version, []
         rest = [(max(s, block_bytes), e) for s, e in self._spans[: len(first)] if e > block_bytes]
         return reply.version, rest + self._spans[len(first) :]
@@ -176,7 +173,7 @@ class _Read:
 
     def _single(self) -> Steps[ObjectVersion]:
         if not self._spans:
-            return (yield from self._script.stat(self._name, 0.0))
+            return (yield from self._nothing())
         start, end = self._spans[0][0], self._spans[-1][1]
         if len(self._spans) > 1 and end != END_OF_OBJECT and end - start > MAX_COVER_BYTES:
             raise NotCacheable(
@@ -200,7 +197,7 @@ class _Read:
         return reply.version
 
     def _nothing(self) -> Steps[ObjectVersion]:
-        """The origin has none of these bytes: fine if the ranges are empty in its version."""
+        """Nobody has any of these bytes: fine if the ranges are empty in the current version."""
         version = yield from self._script.stat(self._name, 0.0)
         if self._pinned is not None and not same_version(version, self._pinned):
             raise ObjectChanged(f"{self._name}: version {self._pinned.etag} is gone")
@@ -216,8 +213,3 @@ class _Read:
             if length_bytes > 0:
                 piece = cover.view(start, length_bytes)
                 self._target.view(start, length_bytes)[:] = piece
-
-
-def final(error: CacheError) -> bool:
-    """Whether an error is the answer, whoever is asked."""
-    return error.retry is Retry.NEVER

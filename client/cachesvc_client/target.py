@@ -65,7 +65,7 @@ class Room:
 
     def begin(self, version: ObjectVersion) -> None:
         """Make room for the spans, cut to the object. A new version starts anew."""
-        if self._version == version:
+        if self._version is not None and self._version.same_bytes(version):
             return
         sizes = [max(0, min(end, version.size_bytes) - start) for start, end in self._spans]
         self._data, self._views = [], []

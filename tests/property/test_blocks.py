@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cachesvc.core.blocks import BlockRef, Slice, cuts, pages_of, runs, slices
 from cachesvc.core.types import MAX_KEY_BYTES, ByteRange, Geometry, ObjectName, ObjectVersion
 
-PROFILE = settings(derandomize=True, print_blob=True, deadline=None, max_examples=300)
+PROFILE = settings(max_examples=300)
 
 
 def version(

@@ -16,9 +16,7 @@ from cachesvc.core.eviction import MAX_MOVES, MIN_GHOSTS, Ghosts, Lru, S3Fifo
 from cachesvc.core.index import Index
 from cachesvc.core.queues import NIL, Fifo, Links
 
-PROFILE = settings(
-    derandomize=True, print_blob=True, deadline=None, max_examples=80, stateful_step_count=60
-)
+PROFILE = settings(max_examples=80, stateful_step_count=60)
 CAPACITY_BYTES = 1000
 
 names = st.integers(0, 40)

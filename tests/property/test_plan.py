@@ -13,7 +13,7 @@ from cachesvc.core.blocks import BlockRef, pages_of, runs, slices
 from cachesvc.core.plan import Extent, plan
 from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 
-PROFILE = settings(derandomize=True, print_blob=True, deadline=None, max_examples=300)
+PROFILE = settings(max_examples=300)
 MIB = 1 << 20
 PAGE = 1000
 

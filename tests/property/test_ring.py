@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cachesvc.core.ring import POSITIONS, Member, MemberTable, Move, Ring, diff, position
 from cachesvc.core.types import ObjectName
 
-PROFILE = settings(derandomize=True, print_blob=True, deadline=None, max_examples=100)
+PROFILE = settings(max_examples=100)
 FEW = 16  # vnodes: enough to interleave, few enough to be quick
 
 node_ids = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=9)

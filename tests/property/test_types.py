@@ -19,7 +19,7 @@ from cachesvc.core.types import (
     clamp,
 )
 
-PROFILE = settings(derandomize=True, print_blob=True, deadline=None, max_examples=300)
+PROFILE = settings(max_examples=300)
 NAME = ObjectName("bucket", "key")
 
 buckets = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60)

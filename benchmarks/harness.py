@@ -1,0 +1,152 @@
+"""What every benchmark needs: processes on loopback, interleaved rounds, medians.
+
+Rules: systems that are compared run in the same run, one after another, round after round, so that
+a noisy machine is noisy for all; a figure is the median over the rounds, with its range; every
+process is ended by its own handle.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value: median, lowest and highest over the rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        return cls(statistics.median(values), min(values), max(values))
+
+    def as_json(self) -> dict[str, float]:
+        return {"median": self.median, "lowest": self.lowest, "highest": self.highest}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(*command: str, ready: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """A child process, until the end of the block; if `ready`, it has printed that line."""
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    try:
+        if ready:
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            if line.strip() != "ready":
+                raise RuntimeError(f"{' '.join(command[:4])}... did not get ready: {line!r}")
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def dev_origin(root: Path, *options: str) -> Iterator[str]:
+    """`cachesvc devorigin` on a folder; its URL."""
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    with process(*cachesvc("devorigin", "--root", str(root), "--listen", listen, *options)):
+        yield f"http://{listen}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNode:
+    """A node of a benchmark."""
+
+    process: subprocess.Popen[str]
+    lane: tuple[str, int]
+    grpc: str
+
+
+@contextmanager
+def node(
+    data: Path, origin: str, *options: str, module: str = "cachesvc.cli"
+) -> Iterator[RunningNode]:
+    """`cachesvc node`, alone in its cluster; `module` is the program."""
+    lane, grpc, admin = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    command = cachesvc(
+        "node", "--node-id", "bench", "--data-dir", str(data), "--capacity", "4GiB",
+        "--lane", lane, "--grpc", grpc, "--admin", admin, "--origin-endpoint", origin,
+        "--revalidate", "never", "--log-level", "error", *options, module=module,
+    )  # fmt: skip
+    with process(*command) as child:
+        host, _, port = lane.rpartition(":")
+        yield RunningNode(child, (host, int(port)), grpc)
+
+
+def cachesvc(*arguments: str, module: str = "cachesvc.cli") -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """CPU time that processes have used so far, user and system together."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """A process and its children."""
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in below)]
+
+
+def interleaved(systems: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each system once a round, after one round that does not count. What they return is kept."""
+    for run in systems.values():
+        run()
+    results: dict[str, list[float]] = {name: [] for name in systems}
+    for number in range(rounds):
+        names = list(systems)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            results[name].append(systems[name]())
+    return results
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds of wall time."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """Ours over theirs, round by round."""
+    return Figure.of([a / b for a, b in zip(ours, theirs, strict=True)])

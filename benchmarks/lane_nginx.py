@@ -1,0 +1,138 @@
+"""The TCP lane beside nginx: the same bytes, 8 MiB ranges and 4 KiB ranges, the same raw client.
+
+nginx serves the files of the origin's folder by sendfile; the node serves its block files. Both are
+hot in the page cache. Throughput in GB/s, server CPU in s/GiB, latency as p50 in us.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import (
+    MIB,
+    Figure,
+    children,
+    cpu_seconds,
+    dev_origin,
+    free_port,
+    interleaved,
+    node,
+    process,
+    ratios,
+)  # fmt: skip
+from benchmarks.rawlane import RawHttp, RawLane
+from cachesvc.core.types import ObjectName
+
+OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, SMALL_BYTES = 4, 128 * MIB, 8 * MIB, 4096
+SMALL_COUNT = 2000
+
+_NGINX = """
+daemon off; master_process on; worker_processes 1; pid {work}/nginx.pid; error_log {work}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000;
+  client_body_temp_path {work}; proxy_temp_path {work}; fastcgi_temp_path {work};
+  uwsgi_temp_path {work}; scgi_temp_path {work};
+  server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+@contextmanager
+def nginx(root: Path, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
+    port = free_port()
+    root.chmod(0o755)
+    config = work / "nginx.conf"
+    config.write_text(
+        _NGINX.format(work=work, port=port, root=root).replace(
+            "daemon off;", "user root; daemon off;"
+        )
+    )
+    with process("nginx", "-c", str(config), "-p", str(work), ready=False) as child:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                RawHttp(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield child, ("127.0.0.1", port)
+
+
+def _big(read: Callable[[int, int, memoryview], None], pid: int, cpu: list[float]) -> float:
+    """GB/s over all ranges of all objects; adds the server's CPU-s/GiB to `cpu`."""
+    buffer = memoryview(bytearray(RANGE_BYTES))
+    before, started = cpu_seconds(children(pid)), time.perf_counter()
+    for number in range(OBJECT_COUNT):
+        for start in range(0, OBJECT_BYTES, RANGE_BYTES):
+            read(number, start, buffer)
+    seconds = time.perf_counter() - started
+    total = OBJECT_COUNT * OBJECT_BYTES
+    cpu.append((cpu_seconds(children(pid)) - before) / (total / (1 << 30)))
+    return total / seconds / 1e9
+
+
+def _small(read: Callable[[int, int, memoryview], None]) -> float:
+    """p50 of one 4 KiB range, in us."""
+    buffer = memoryview(bytearray(SMALL_BYTES))
+    samples = []
+    for number in range(SMALL_COUNT):
+        start = number * 40503 * SMALL_BYTES % OBJECT_BYTES
+        before = time.perf_counter()
+        read(number % OBJECT_COUNT, start, buffer)
+        samples.append(time.perf_counter() - before)
+    return statistics.median(samples) * 1e6
+
+
+def run(work: Path, rounds: int) -> dict[str, Any]:
+    """The figures, or why there are none."""
+    if shutil.which("nginx") is None:
+        return {"skipped": "nginx is not installed (apt-get install nginx-light)"}
+    root = work / "root"
+    (root / "bench").mkdir(parents=True)
+    block = bytes(range(256)) * 4096
+    for number in range(OBJECT_COUNT):
+        with (root / "bench" / str(number)).open("wb") as file:
+            for piece in range(OBJECT_BYTES // MIB):
+                file.write(piece.to_bytes(8, "big") + block[8:])
+    with dev_origin(root) as origin, node(work / "data", origin) as ours, nginx(root, work) as peer:
+        lane, http = RawLane(ours.lane), RawHttp(peer[1])
+        versions = [lane.stat(ObjectName("bench", str(n))) for n in range(OBJECT_COUNT)]
+
+        def from_lane(number: int, start: int, view: memoryview) -> None:
+            lane.read_into(versions[number], start, view)
+
+        def from_nginx(number: int, start: int, view: memoryview) -> None:
+            http.read_into(f"/bench/{number}", start, view)
+
+        cpu: dict[str, list[float]] = {"lane": [], "nginx": []}
+        big = interleaved(
+            {
+                "lane": lambda: _big(from_lane, ours.process.pid, cpu["lane"]),
+                "nginx": lambda: _big(from_nginx, peer[0].pid, cpu["nginx"]),
+            },
+            rounds,
+        )
+        small = interleaved(
+            {"lane": lambda: _small(from_lane), "nginx": lambda: _small(from_nginx)}, rounds
+        )
+        lane.close()
+        http.close()
+    return {
+        "8 MiB, lane GB/s": Figure.of(big["lane"]).as_json(),
+        "8 MiB, nginx GB/s": Figure.of(big["nginx"]).as_json(),
+        "8 MiB, lane / nginx (mark: at least 0.9)": ratios(big["lane"], big["nginx"]).as_json(),
+        "8 MiB, lane server CPU-s/GiB": Figure.of(cpu["lane"]).as_json(),
+        "8 MiB, nginx server CPU-s/GiB": Figure.of(cpu["nginx"]).as_json(),
+        "4 KiB, lane p50 us": Figure.of(small["lane"]).as_json(),
+        "4 KiB, nginx p50 us": Figure.of(small["nginx"]).as_json(),
+    }

@@ -1,0 +1,208 @@
+"""The client: byte ranges of S3 objects through the cache, and from S3 itself if the cache fails.
+
+Rules: importing and making a client does nothing: no I/O, no threads. One client may be used from
+any number of threads, pickled (its configuration travels), and used on in forked children, whose
+parent goes on too. A fault of the cache is never a fault of the caller, and never a wrong byte.
+
+Story: a call becomes a generator of script.py and a target for its bytes; the engine of this
+process drives it. The engine is made at the first call, and again at the first call after a fork.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from operator import index
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from cachesvc.core.ring import MemberTable
+from cachesvc.core.types import ObjectName, ObjectVersion, clamp
+from cachesvc_client import forks
+from cachesvc_client.config import ClientConfig, configured
+from cachesvc_client.effects import Steps
+from cachesvc_client.engine import ClientClosed, Engine
+from cachesvc_client.fallback import check_settings
+from cachesvc_client.file import CacheFile
+from cachesvc_client.script import Script
+from cachesvc_client.target import Range, Room, spans
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """What is known of an object: its size in bytes, its ETag with quotes, its time of change."""
+
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+class CacheClient:
+    """Reads objects, named s3://bucket/key, through the nodes of a cluster.
+
+    endpoint: "host:port,host:port" (TCP lane) or "grpc://host:port"; default CACHESVC_ENDPOINT.
+    origin: where to read if no node can answer, a dict of endpoint_url and the usual AWS settings;
+    default the usual AWS chain. token: the cluster's shared secret; default CACHESVC_TOKEN.
+    settings: the other fields of ClientConfig.
+
+    All reads raise ObjectNotFound, AccessDenied, RangeError, InvalidKey, ObjectChanged, or another
+    CacheError (an OSError) if neither nodes nor origin can answer; ClientClosed after `close`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        origin: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        **settings: Any,
+    ) -> None:
+        check_settings(origin)
+        self._init(configured(endpoint, origin=origin, token=token, **settings))
+
+    def _init(self, config: ClientConfig) -> None:
+        self.config = config
+        self._engine: Engine | None = None
+        self._generation = forks.generation
+        self._closed = False
+
+    def stat(self, uri: str) -> ObjectStat:
+        """Size, ETag and time of change of an object."""
+        name = ObjectName.parse(uri)
+        version = self._run(lambda script: script.stat(name))
+        modified = datetime.fromtimestamp(version.last_modified_ms / 1000, UTC)
+        return ObjectStat(version.size_bytes, version.etag, modified)
+
+    def read(self, uri: str, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `[start, end)`, cut to the object as a slice would be; end None is its end."""
+        return self.read_ranges(uri, [(start, end)])[0]
+
+    def readinto(self, uri: str, buffer: Any, start: int = 0) -> int:
+        """Fill a writable buffer with the bytes from `start` on; returns how many there were.
+
+        What the buffer holds beyond that number, or after an error, is undefined.
+        """
+        name = ObjectName.parse(uri)
+        return self._readinto(name, None, index(start), _writable(buffer))
+
+    def read_ranges(self, uri: str, ranges: Sequence[Range]) -> list[bytes]:
+        """Several ranges of one version of an object, in the order given; they may overlap."""
+        name = ObjectName.parse(uri)
+        wanted = [(index(s), None if e is None else index(e)) for s, e in ranges]
+        return self._read(name, None, wanted)
+
+    def open(self, uri: str) -> io.BufferedReader:
+        """The object as a binary file: buffered, seekable, pinned to its present version."""
+        name = ObjectName.parse(uri)
+        version = self._run(lambda script: script.stat(name))
+
+        def readinto(version: ObjectVersion, start: int, view: memoryview) -> int:
+            return self._readinto(name, version, start, view)
+
+        def read(version: ObjectVersion, start: int, end: int) -> bytes:
+            return self._read(name, version, [(start, end)])[0]
+
+        raw = CacheFile(version, readinto, read)
+        return io.BufferedReader(raw, self.config.file_buffer_bytes)
+
+    def ring(self) -> MemberTable:
+        """The members of the cluster. Raises CacheError if no endpoint tells."""
+        engine = self._live()
+        engine.meet()
+        return engine.router.table
+
+    def where(self, uri: str) -> list[tuple[int, list[str]]]:
+        """Which nodes own each block of an object: (block index, node ids in order)."""
+        size_bytes = self.stat(uri).size
+        name = ObjectName.parse(uri)
+        self.ring()
+        router = self._live().router
+        count = -(-size_bytes // router.geometry.block_bytes)
+        return [
+            (block, [member.node_id for member in router.owners(name, block)])
+            for block in range(count)
+        ]
+
+    def sources(self) -> dict[str, int]:
+        """Bytes read in this process by where they came from: disk, joined, peer, origin, bypass
+        as the nodes say, direct from S3 itself.
+        """
+        return dict(self._live().sources)
+
+    def close(self) -> None:
+        """Let go of connections and threads; calls under way elsewhere raise ClientClosed."""
+        self._closed = True
+        if self._engine is not None and self._generation == forks.generation:
+            self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[ClientConfig], CacheClient], tuple[ClientConfig]]:
+        return _revived, (self.config,)
+
+    def __repr__(self) -> str:
+        return f"CacheClient({','.join(self.config.endpoints)!r})"
+
+    # -- inside
+
+    def _read(
+        self, name: ObjectName, pinned: ObjectVersion | None, ranges: Sequence[Range]
+    ) -> list[bytes]:
+        if not ranges:
+            return []
+        room = Room(spans(name, ranges))
+        version = self._run(lambda script: script.read(name, ranges, room, pinned))
+        cut = [clamp(name, start, end, version.size_bytes) for start, end in ranges]
+        return [room.result(one.start, one.end) for one in cut]
+
+    def _readinto(
+        self, name: ObjectName, pinned: ObjectVersion | None, start: int, view: memoryview
+    ) -> int:
+        ranges: list[Range] = [(start, start + len(view))]
+        room = Room(spans(name, ranges), view)
+        version = self._run(lambda script: script.read(name, ranges, room, pinned))
+        return clamp(name, start, start + len(view), version.size_bytes).length_bytes
+
+    def _run(self, make: Callable[[Script], Steps[T]]) -> T:
+        engine = self._live()
+        return engine.run(make(engine.script))
+
+    def _live(self) -> Engine:
+        """The engine of this process, made if there is none."""
+        if self._closed:
+            raise ClientClosed("this CacheClient is closed")
+        engine = self._engine
+        if engine is not None and self._generation == forks.generation:
+            return engine
+        with forks.lock:
+            if self._engine is None or self._generation != forks.generation:
+                inherited = self._engine
+                self._engine = Engine(self.config, inherited.router if inherited else None)
+                self._generation = forks.generation
+            return self._engine
+
+
+def _revived(config: ClientConfig) -> CacheClient:
+    client = CacheClient.__new__(CacheClient)
+    client._init(config)
+    return client
+
+
+def _writable(buffer: Any) -> memoryview:
+    view = memoryview(buffer)
+    if view.readonly:
+        raise TypeError("readinto needs a writable buffer, not a read-only one")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())

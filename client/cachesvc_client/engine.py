@@ -1,0 +1,169 @@
+"""What a client has at work in one process: its ring, its connections, its threads.
+
+Rules: belongs to one fork generation (forks.py) and never crosses a fork; thread-safe; made without
+I/O and without threads. Hello is said when the first read needs a ring, and again when a node's
+epoch differs, at most every refresh_ms; while no endpoint answers, they are left alone for
+eject_ms, doubling.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from threading import Lock
+from typing import Any, TypeVar
+
+from cachesvc.core.errors import CacheError, NodeUnavailable, Retry
+from cachesvc.core.ring import Member, MemberTable
+from cachesvc.core.types import Geometry
+from cachesvc_client import forks, rpc
+from cachesvc_client.config import ClientConfig
+from cachesvc_client.drive import Crew, run
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Reply, Steps, Together
+from cachesvc_client.fallback import Fallback
+from cachesvc_client.hello import Welcome
+from cachesvc_client.lane import Lane
+from cachesvc_client.router import Router
+from cachesvc_client.script import Script
+from cachesvc_client.versions import VersionCache
+
+T = TypeVar("T")
+
+
+class ClientClosed(CacheError, ValueError):
+    """The client was closed, before the call or while it ran."""
+
+    retry = Retry.NEVER
+
+
+class Engine:
+    """Performs the effects of reads. `inherited`: what a parent process knew of the cluster."""
+
+    def __init__(self, config: ClientConfig, inherited: Router | None = None) -> None:
+        self.config = config
+        clock = time.monotonic
+        self.router = Router(
+            MemberTable(),
+            Geometry(),
+            clock=clock,
+            owner_tries=config.owner_tries,
+            eject_ms=config.eject_ms,
+            eject_max_ms=config.eject_max_ms,
+        )
+        self.script = Script(
+            self.router, VersionCache(config.version_cache_count, clock), config, clock
+        )
+        self.sources: Counter[str] = Counter()
+        self._endpoints = list(config.endpoints)
+        self._transport: Lane | rpc.Rpc = Lane(config)
+        if config.grpc and rpc.usable():
+            self._transport = rpc.Rpc(config)
+        elif config.grpc:  # forked from a process that used gRPC: its members, over the lane
+            table = inherited.table if inherited else MemberTable()
+            self._endpoints = [member.lane_address for member in table.members]
+        self._origin = Fallback(config.origin, config.parallel_count)
+        self._crew = Crew(config.parallel_count)
+        self._refreshing = Lock()
+        self._refreshed_s = float("-inf")
+        self._down: tuple[float, float, CacheError] | None = None  # until, pause, why
+        self._closed = False
+        forks.mine(self)
+
+    def run(self, steps: Steps[T]) -> T:
+        """Drive the read logic to its end."""
+        self._check_open()
+        return run(steps, self._perform)
+
+    def meet(self) -> None:
+        """Make sure that the ring is known.
+
+        Raises: the CacheError that kept every endpoint from telling.
+        """
+        self._check_open()
+        self._refresh(None)
+
+    def close(self) -> None:
+        """Reads under way in other threads raise ClientClosed."""
+        self._closed = True
+        self._transport.close()
+        self._origin.close()
+        self._crew.close()
+
+    # -- effects
+
+    def _perform(self, effect: Effect) -> Any:
+        self._check_open()
+        try:
+            if isinstance(effect, Ask):
+                return self._counted(
+                    self._transport.ask(
+                        effect.member, effect.request, effect.target, self.router.epoch
+                    )
+                )
+            if isinstance(effect, AskOrigin):
+                reply = self._origin.ask(effect)
+                self.sources["direct"] += sum(reply.sources.values())
+                return reply
+            if isinstance(effect, Together):
+                return self._crew.together(effect.steps, self.run)
+            self._refresh(effect.member)
+            return None
+        except CacheError as error:
+            if self._closed and not isinstance(error, ClientClosed):
+                raise ClientClosed("this CacheClient was closed during the call") from error
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("this CacheClient is closed")
+
+    def _counted(self, reply: Reply) -> Reply:
+        for source, count_bytes in reply.sources.items():
+            self.sources[source.name.lower()] += count_bytes
+        return reply
+
+    # -- the member table
+
+    def _refresh(self, member: Member | None) -> None:
+        """The contract of effects.Refresh. One thread asks, the others wait for what it learns."""
+        if member is not None and self._too_soon():
+            return
+        with self._refreshing:
+            if self._too_soon() and self.router.known:
+                return
+            if member is not None:
+                self._adopt(self._transport.hello(self._transport.address_of(member)))
+            else:
+                self._ask_endpoints()
+
+    def _too_soon(self) -> bool:
+        return time.monotonic() - self._refreshed_s < self.config.refresh_ms / 1000
+
+    def _ask_endpoints(self) -> None:
+        now_s = time.monotonic()
+        if self._down is not None and now_s < self._down[0]:
+            raise type(self._down[2])(str(self._down[2]))
+        why: CacheError = NodeUnavailable("no endpoint is known in this process")
+        random.shuffle(self._endpoints)
+        for address in self._endpoints:
+            try:
+                self._adopt(self._transport.hello(address))
+                return
+            except CacheError as error:
+                if error.retry is Retry.NEVER:
+                    raise
+                why = error
+        pause_s = self.config.eject_ms / 1000
+        if self._down is not None:
+            pause_s = min(self._down[1] * 2, self.config.eject_max_ms / 1000)
+        self._down = time.monotonic() + pause_s, pause_s, why
+        raise why
+
+    def _adopt(self, welcome: Welcome) -> None:
+        self.router.adopt(welcome.table, welcome.geometry, welcome.vnodes_per_weight)
+        for member in welcome.table.members:
+            if member.node_id == welcome.node_id:
+                self.router.succeeded(member)
+        self._refreshed_s = time.monotonic()
+        self._down = None

@@ -1,0 +1,316 @@
+"""One request until somebody answers it: next owner, then the origin, then those thought dead.
+
+Rules
+- Only NodeUnavailable ejects a node; one that answers, be it with an error, is up.
+- Bytes that fail their checksum: the same node once more, checking every page; then the next.
+- Retry.NEVER and Retry.REFRESH end the search; ELSEWHERE goes on. When nobody is left, the error
+  names what the nodes and what the origin failed with.
+
+Story: `meet` makes sure that there is a ring; `keeper` asks for what concerns the object as a
+whole; `fetch` spreads the ranges over their owners and follows each group until its bytes are
+there; `catch_up` fetches a newer member table that some answer made known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cachesvc.core.blocks import slices
+from cachesvc.core.errors import (
+    AccessDenied,
+    CacheError,
+    CorruptAnswer,
+    NodeUnavailable,
+    OriginError,
+    ProtocolError,
+    RangeError,
+    Retry,
+)
+from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
+from cachesvc.core.ring import Member
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc_client.effects import (
+    Ask,
+    AskOrigin,
+    Effect,
+    Refresh,
+    Reply,
+    Steps,
+    Target,
+    Together,
+)
+
+if TYPE_CHECKING:
+    from cachesvc_client.script import Script
+
+Piece = tuple[int, int, int]  # block index, start, end: within one block, in bytes of the object
+
+
+@dataclass(slots=True)
+class Group:
+    """Pieces that one node is asked for in one request; member None: the origin."""
+
+    member: Member | None
+    pieces: list[Piece] = field(default_factory=list)
+    length_bytes: int = 0
+
+
+class Failover:
+    """The search for answers to one read."""
+
+    def __init__(self, script: Script, name: ObjectName) -> None:
+        self._router = script.router
+        self._versions = script.versions
+        self._config = script.config
+        self._clock = script.clock
+        self._name = name
+        self._why: CacheError | None = None  # what the nodes failed with
+        self._refreshed = False
+        self._differs: Member | None = None  # has another member table than we
+
+    def meet(self) -> Steps[None]:
+        """Make sure that there is a ring. Without one, the origin will have to do."""
+        if not self._router.known:
+            self._refreshed = True
+            try:
+                yield Refresh()
+            except CacheError as error:
+                if error.retry is Retry.NEVER:
+                    raise
+                self._why = error
+
+    def catch_up(self) -> Steps[None]:
+        """Get the member table of a node that has another one, if we met one."""
+        if self._differs is not None:
+            with suppress(CacheError):  # the read itself is over, and went well
+                yield Refresh(self._differs)
+
+    # -- what concerns the object as a whole
+
+    def keeper(
+        self,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        origin: AskOrigin,
+    ) -> Steps[Reply]:
+        """Ask the owners of block 0, then the origin."""
+        tried: set[str] = set()
+        reply = yield from self._owners(request, target, tried)
+        if reply is None and (yield from self._renewed()):
+            tried.clear()
+            reply = yield from self._owners(request, target, tried)
+        if reply is not None:
+            return reply
+        try:
+            return (yield from self._direct(origin))
+        except RangeError:
+            if origin.target is None or isinstance(request, StatRequest) or request.bypass:
+                raise
+            return (yield from self._direct(AskOrigin(self._name, None)))
+        except CacheError as error:
+            return (yield from self._rescue(0, request, target, tried, error))
+
+    def _owners(
+        self, request: ReadRequest | StatRequest, target: Target | None, tried: set[str]
+    ) -> Steps[Reply | None]:
+        for member in self._router.candidates(self._name, 0):
+            if not self._router.admit(member.node_id):
+                continue
+            tried.add(member.node_id)
+            try:
+                return (yield from self._ask(member, request, target))
+            except CacheError as error:
+                self._pass(error)
+        return None
+
+    # -- ranges of a known version
+
+    def fetch(
+        self, version: ObjectVersion, spans: Sequence[tuple[int, int]], target: Target
+    ) -> Steps[None]:
+        """Read disjoint spans, within the object, of a version with a strong ETag."""
+        geometry = self._router.geometry
+        pieces = [
+            (one.block.index, one.object_start, one.object_start + one.length_bytes)
+            for start, end in spans
+            for one in slices(version, ByteRange(start, end), geometry)
+        ]
+        yield from self._fetch(version, pieces, target, frozenset())
+
+    def _fetch(
+        self, version: ObjectVersion, pieces: list[Piece], target: Target, tried: frozenset[str]
+    ) -> Steps[None]:
+        groups = self._grouped(pieces, tried)
+        yield from together([self._group(version, one, target, tried) for one in groups])
+
+    def _grouped(self, pieces: list[Piece], tried: frozenset[str]) -> list[Group]:
+        """The pieces by who is asked for them next, cut to what one request may hold."""
+        chosen: dict[int, Member | None] = {}
+        groups: list[Group] = []
+        filling: dict[str | None, Group] = {}
+        for piece in pieces:
+            index, start, end = piece
+            if index not in chosen:
+                chosen[index] = self._next(index, tried)
+            member = chosen[index]
+            key = member.node_id if member else None
+            group = filling.get(key)
+            if (
+                group is None
+                or group.length_bytes + end - start > self._config.ask_max_bytes
+                or len(group.pieces) >= MAX_RANGES
+            ):
+                group = filling[key] = Group(member)
+                groups.append(group)
+            group.pieces.append(piece)
+            group.length_bytes += end - start
+        return groups
+
+    def _next(self, index: int, tried: frozenset[str]) -> Member | None:
+        if len(tried) >= self._config.owner_tries:
+            return None
+        owners = self._router.candidates(self._name, index)
+        return next((one for one in owners if one.node_id not in tried), None)
+
+    def _group(
+        self, version: ObjectVersion, group: Group, target: Target, tried: frozenset[str]
+    ) -> Steps[None]:
+        """Ask the group's node; if it cannot answer, go on with the next owners of its pieces."""
+        member = group.member
+        if member is None:
+            if (yield from self._renewed()):
+                yield from self._fetch(version, group.pieces, target, frozenset())
+            else:
+                yield from self._from_origin(version, group, target, tried)
+            return
+        if self._router.admit(member.node_id):
+            ranges = merged(group.pieces)
+            try:
+                yield from self._ask(member, ReadRequest(self._name, ranges, version), target)
+                return
+            except CacheError as error:
+                self._pass(error)
+        yield from self._fetch(version, group.pieces, target, tried | {member.node_id})
+
+    def _from_origin(
+        self, version: ObjectVersion, group: Group, target: Target, tried: frozenset[str]
+    ) -> Steps[None]:
+        part_bytes = self._config.origin_part_bytes
+        parts = [
+            AskOrigin(self._name, version, start, min(start + part_bytes, beyond), target)
+            for first, beyond in merged(group.pieces)
+            for start in range(first, beyond, part_bytes)
+        ]
+        try:
+            yield from together([self._direct(part) for part in parts])
+        except CacheError as error:
+            request = ReadRequest(self._name, merged(group.pieces), version)
+            yield from self._rescue(group.pieces[0][0], request, target, tried, error)
+
+    # -- one question
+
+    def _ask(
+        self, member: Member, request: ReadRequest | StatRequest, target: Target | None
+    ) -> Steps[Reply]:
+        try:
+            return (yield from self._once(member, request, target))
+        except CorruptAnswer:
+            assert isinstance(request, ReadRequest)
+            return (yield from self._once(member, replace(request, verify=True), target))
+
+    def _once(
+        self, member: Member, request: ReadRequest | StatRequest, target: Target | None
+    ) -> Steps[Reply]:
+        asked_at_s = self._clock()
+        try:
+            reply: Reply = yield Ask(member, request, target)
+        except NodeUnavailable as error:
+            self._router.failed(member, str(error))
+            raise
+        except (ProtocolError, CorruptAnswer):
+            raise
+        except CacheError:
+            self._router.succeeded(member)
+            raise
+        self._router.succeeded(member)
+        if isinstance(request, StatRequest) or (request.version is None and not request.bypass):
+            self._versions.put(reply.version, asked_at_s + reply.fresh_for_s)
+        if reply.epoch not in (0, self._router.epoch):
+            self._differs = member
+        return reply
+
+    def _direct(self, origin: AskOrigin) -> Steps[Reply]:
+        reply: Reply = yield origin
+        return replace(reply, direct=True)
+
+    def _rescue(
+        self,
+        index: int,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        tried: Iterable[str],
+        error: CacheError,
+    ) -> Steps[Reply]:
+        """The origin failed too: ask the owners that were left out as ejected, or give up."""
+        denied = isinstance(error, AccessDenied)
+        if error.retry is not Retry.ELSEWHERE and not denied:
+            raise error
+        for member in self._router.ejected(self._name, index):
+            if member.node_id not in tried:
+                try:
+                    return (yield from self._ask(member, request, target))
+                except CacheError as again:
+                    self._pass(again)
+        why = str(self._why) if self._why else self._router.trouble()
+        kind = AccessDenied if denied else OriginError
+        raise kind(
+            f"{self._name}: no node could answer ({why}), and reading the origin directly failed"
+            f" too ({error})"
+        ) from error
+
+    def _pass(self, error: CacheError) -> None:
+        """Go on after an error that another one may not have; raise any other."""
+        if error.retry is not Retry.ELSEWHERE:
+            raise error
+        self._why = error
+
+    # -- the member table
+
+    def _renewed(self) -> Steps[bool]:
+        """All nodes that we know failed: whether there is a new member table. Once a read."""
+        if self._refreshed or not self._router.known:
+            return False
+        self._refreshed = True
+        epoch = self._router.epoch
+        try:
+            yield Refresh()
+        except CacheError as error:
+            self._why = self._why or error
+        return self._router.epoch != epoch
+
+
+def together(steps: Sequence[Steps[object]]) -> Steps[None]:
+    """All of them; of several errors the gravest is raised: NEVER, then REFRESH, then ELSEWHERE."""
+    if len(steps) == 1:
+        yield from steps[0]
+        return
+    effect: Effect = Together(steps)
+    errors = [one for one in (yield effect) if isinstance(one, CacheError)]
+    for retry in (Retry.NEVER, Retry.REFRESH, Retry.ELSEWHERE):
+        for error in errors:
+            if error.retry is retry:
+                raise error
+
+
+def merged(pieces: Sequence[Piece]) -> tuple[tuple[int, int], ...]:
+    """The pieces, which are in order, as ranges, joined where they touch."""
+    borders = [pieces[0][1]]
+    for (_, _, end), (_, start, _) in pairwise(pieces):
+        if end != start:
+            borders += [end, start]
+    borders.append(pieces[-1][2])
+    return tuple(zip(borders[::2], borders[1::2], strict=True))

@@ -1,0 +1,232 @@
+"""Reading from S3 itself, when no node can answer: botocore's sync client, bytes straight in place.
+
+Rules: botocore is imported and its client made when the origin is first needed, never before;
+If-Match wherever a strong version is named; Content-Range, length and ETag are held to what was
+asked, so there is no short answer and no mixture; each call is one HEAD or one GET.
+
+Story: `ask` performs effects.AskOrigin. The script cuts what is large into parts and sends them
+here on several threads at a time, which is how every S3 library gets its speed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from cachesvc.core.errors import (
+    AccessDenied,
+    CacheError,
+    InvalidKey,
+    ObjectChanged,
+    ObjectNotFound,
+    OriginError,
+    RangeError,
+)
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source, clamp
+from cachesvc_client.effects import AskOrigin, Reply, Target
+from cachesvc_client.receipt import same_version
+
+_NO_BOTOCORE = "direct reads of S3 need botocore: pip install cachesvc[s3]"
+_NO_CREDENTIALS = (
+    "no AWS credentials were found: give origin={'aws_access_key_id': ...,"
+    " 'aws_secret_access_key': ...}, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
+_SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
+_HOPELESS_S = 30.0  # after no credentials were found, do not look for them again for so long
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+
+
+def check_settings(origin: Mapping[str, Any] | None) -> None:
+    """Raises ValueError for a setting that is unknown."""
+    for key in origin or ():
+        if key not in _SESSION_KEYS + _OTHER_KEYS:
+            known = ", ".join(_OTHER_KEYS + _SESSION_KEYS)
+            raise ValueError(f"origin= has an unknown setting {key!r}; known are {known}")
+
+
+class Fallback:
+    """The origin, as one client reads it directly. Any thread may use it."""
+
+    def __init__(self, origin: Mapping[str, Any] | None, connection_count: int) -> None:
+        self._settings = dict(origin or {})
+        self._connection_count = connection_count
+        self._client: Any = None
+        self._hopeless: tuple[float, CacheError] | None = None
+        self._lock = Lock()
+
+    def ask(self, wanted: AskOrigin) -> Reply:
+        """The contract of effects.AskOrigin."""
+        client = self._made()
+        with self._errors(wanted.name):
+            if wanted.target is None:
+                return self._head(client, wanted.name)
+            return self._get(client, wanted, wanted.target)
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _head(self, client: Any, name: ObjectName) -> Reply:
+        answer = client.head_object(Bucket=name.bucket, Key=name.key)
+        return Reply(_version(name, answer, answer.get("ContentLength")))
+
+    def _get(self, client: Any, wanted: AskOrigin, target: Target) -> Reply:
+        name, version = wanted.name, wanted.version
+        options = {"Bucket": name.bucket, "Key": name.key}
+        if wanted.start or wanted.end is not None:
+            last = "" if wanted.end is None else wanted.end - 1
+            options["Range"] = f"bytes={wanted.start}-{last}"
+        if version is not None and version.cacheable:
+            options["IfMatch"] = version.etag
+        answer = client.get_object(**options)
+        with answer["Body"] as _raw:
+            found, promised = _promised(wanted, answer)
+            if version is None:
+                target.begin(found)
+            elif not same_version(found, version):
+                raise ObjectChanged(f"{name}: version {version.etag} is gone from the origin")
+            _receive(name, answer["Body"], promised, target)
+        return Reply(found, sources={Source.ORIGIN: promised.length_bytes})
+
+    # -- the client
+
+    def _made(self) -> Any:
+        if self._client is not None:
+            return self._client
+        with self._lock:
+            if self._hopeless is not None and time.monotonic() < self._hopeless[0]:
+                raise type(self._hopeless[1])(str(self._hopeless[1]))
+            if self._client is None:
+                try:
+                    self._client = self._make()
+                except CacheError as error:
+                    self._hopeless = time.monotonic() + _HOPELESS_S, error
+                    raise
+            return self._client
+
+    def _make(self) -> Any:
+        try:
+            from botocore import UNSIGNED
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
+            from botocore.session import Session
+        except ImportError as error:
+            raise OriginError(_NO_BOTOCORE) from error
+        given = self._settings
+        try:
+            session = Session(profile=given.get("profile_name"))
+            region = given.get("region_name") or session.get_config_variable("region")
+            keys = {key: given[key] for key in _SESSION_KEYS if given.get(key)}
+            anonymous = bool(given.get("anonymous"))
+            if not anonymous and not keys and session.get_credentials() is None:
+                raise OriginError(_NO_CREDENTIALS)
+            config = Config(
+                signature_version=UNSIGNED if anonymous else "s3v4",
+                connect_timeout=2,
+                read_timeout=20,
+                max_pool_connections=max(10, 2 * self._connection_count),
+                retries={"total_max_attempts": 4, "mode": "standard"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                user_agent_extra="cachesvc",
+            )
+            return session.create_client(
+                "s3",
+                region_name=region or os.environ.get("AWS_REGION") or "us-east-1",
+                endpoint_url=given.get("endpoint_url"),
+                verify=given.get("verify"),
+                config=config,
+                **keys,
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise OriginError(f"the origin's settings do not do: {error}") from error
+
+    # -- errors
+
+    @contextmanager
+    def _errors(self, name: ObjectName) -> Iterator[None]:
+        """What botocore raises, as one of ours."""
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            NoCredentialsError,
+            ParamValidationError,
+        )
+
+        try:
+            yield
+        except CacheError:
+            raise
+        except ClientError as error:
+            raise _of_answer(name, error.response) from error
+        except NoCredentialsError as error:
+            raise OriginError(f"{name}: {_NO_CREDENTIALS}") from error
+        except ParamValidationError as error:
+            raise InvalidKey(f"{name}: no S3 object can have that name: {error}") from error
+        except (BotoCoreError, OSError, ValueError) as error:
+            raise OriginError(f"{name}: the origin failed: {error}") from error
+
+
+def _of_answer(name: ObjectName, response: Mapping[str, Any]) -> CacheError:
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    told = response.get("Error", {})
+    said = f"{status} {told.get('Code', '')} {told.get('Message', '')}".strip()
+    if status == 404:
+        return ObjectNotFound(f"{name}: the origin has no such bucket or key")
+    if status in (401, 403):
+        return AccessDenied(f"{name}: the origin refuses access ({said}): check the credentials")
+    if status == 412:
+        return ObjectChanged(f"{name}: the version that was asked for is gone from the origin")
+    if status == 416:
+        return RangeError(f"{name}: the origin has no bytes in that range")
+    return OriginError(f"{name}: the origin answers {said}")
+
+
+def _version(name: ObjectName, answer: Mapping[str, Any], size_bytes: Any) -> ObjectVersion:
+    modified = answer.get("LastModified")
+    modified_ms = int(modified.timestamp() * 1000) if modified is not None else 0
+    try:
+        return ObjectVersion(name, answer.get("ETag") or "", size_bytes, modified_ms)
+    except (ValueError, TypeError) as error:
+        raise OriginError(f"{name}: the origin's answer makes no sense: {error}") from error
+
+
+def _promised(wanted: AskOrigin, answer: Mapping[str, Any]) -> tuple[ObjectVersion, ByteRange]:
+    """The version and range that an answer promises; OriginError if not those asked for."""
+    name, told = wanted.name, answer.get("ContentRange")
+    length_bytes = answer.get("ContentLength")
+    size, first, beyond = length_bytes, 0, length_bytes
+    if answer["ResponseMetadata"]["HTTPStatusCode"] == 206:
+        found = _CONTENT_RANGE.fullmatch(told or "")
+        if not found:
+            raise OriginError(f"{name}: the origin answers a range with Content-Range {told!r}")
+        first, beyond, size = int(found[1]), int(found[2]) + 1, int(found[3])
+    version = _version(name, answer, size)
+    promised = clamp(name, wanted.start, wanted.end, version.size_bytes)
+    if (first, beyond, length_bytes) != (promised.start, promised.end, promised.length_bytes):
+        raise OriginError(
+            f"{name}: bytes [{promised.start}, {promised.end}) were asked for, and the origin"
+            f" answers with Content-Range {told!r} and Content-Length {length_bytes}"
+        )
+    return version, promised
+
+
+def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target) -> None:
+    view = target.view(promised.start, promised.length_bytes)
+    received_bytes = 0
+    while received_bytes < len(view):
+        count = body.readinto(view[received_bytes:])
+        if not count:
+            raise OriginError(
+                f"{name}: {received_bytes} of {len(view)} bytes came from the origin: the"
+                " connection was cut"
+            )
+        received_bytes += count

@@ -1,0 +1,173 @@
+"""The TCP lane: requests over pooled connections, bytes straight into the target.
+
+Rules
+- An idle connection is used again, last one first; whatever happens on it while idle, it is closed.
+- A connection is kept only if it stands between two answers; after any other error it is closed.
+- An idle connection that turns out to be closed by the node, before a byte of the answer came, is
+  replaced by a fresh one, once and for free: the node may have been restarted.
+
+Story: `ask` takes a connection, sends, and feeds frames to a Receipt, which says where the bytes go
+and whether they are right.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from cachesvc.core.errors import NodeUnavailable, ProtocolError
+from cachesvc.core.request import ReadRequest, StatRequest
+from cachesvc.core.ring import Member
+from cachesvc.wire import codec
+from cachesvc.wire.frame import Kind
+from cachesvc.wire.v1 import cache_pb2
+from cachesvc_client.config import ClientConfig
+from cachesvc_client.connection import Connection, HungUp
+from cachesvc_client.effects import Reply, Target
+from cachesvc_client.hello import Welcome
+from cachesvc_client.receipt import Receipt
+
+
+class Lane:
+    """The connections of one client to all nodes. Any thread may use it."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._idle: dict[str, list[Connection]] = {}
+        self._busy: set[Connection] = set()
+        self._lock = Lock()
+        self._closed = False
+
+    def hello(self, address: str) -> Welcome:
+        """What a node says of its cluster, over a fresh connection, which is kept.
+
+        Raises: NodeUnavailable, ProtocolError, Unauthenticated.
+        """
+        connection = self._fresh(address)
+        self._give(connection)
+        return connection.welcome
+
+    def address_of(self, member: Member) -> str:
+        return member.lane_address
+
+    def ask(
+        self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
+    ) -> Reply:
+        """The contract of effects.Ask."""
+        address = member.lane_address
+        connection = self._take(address)
+        if connection is not None:
+            try:
+                return self._talk(connection, request, target, epoch)
+            except HungUp:
+                if connection.heard:
+                    raise
+                self._drop_idle(address)
+        return self._talk(self._fresh(address), request, target, epoch)
+
+    def close(self) -> None:
+        """Close everything; requests under way fail with NodeUnavailable."""
+        with self._lock:
+            self._closed = True
+            idle = [one for kept in self._idle.values() for one in kept]
+            self._idle.clear()
+            busy = list(self._busy)
+        for connection in idle:
+            connection.close()
+        for connection in busy:
+            connection.abort()
+
+    # -- one request
+
+    def _talk(
+        self,
+        connection: Connection,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        epoch: int,
+    ) -> Reply:
+        try:
+            if isinstance(request, StatRequest):
+                return self._stat(connection, request)
+            assert target is not None, "a read needs a target"
+            return self._read(connection, request, target, epoch)
+        finally:
+            self._give(connection)
+
+    def _stat(self, connection: Connection, request: StatRequest) -> Reply:
+        connection.send(Kind.STAT, codec.pack_stat(request))
+        while True:
+            prefix, header = connection.frame()
+            if prefix.body_bytes or prefix.kind not in (Kind.STAT_ANSWER, Kind.READ_ANSWER):
+                raise ProtocolError(f"node {connection.address}: {prefix.kind.name} for a Stat")
+            if prefix.kind is Kind.READ_ANSWER:  # it says that it is at work, or refuses
+                refusal = codec.parse(cache_pb2.ReadHeader, header)
+                if not codec.unpack_read_head(request.name, refusal).pending:
+                    raise ProtocolError(f"node {connection.address} answers a Stat with a Read")
+                continue
+            message = codec.parse(cache_pb2.StatAnswer, header)
+            connection.clean = True
+            head = codec.unpack_stat_answer(request.name, message)
+            assert head.version is not None
+            return Reply(head.version, head.fresh_for_s, epoch=head.epoch)
+
+    def _read(
+        self, connection: Connection, request: ReadRequest, target: Target, epoch: int
+    ) -> Reply:
+        connection.send(Kind.READ, codec.pack_read(request, epoch))
+        page_bytes = connection.welcome.geometry.page_bytes
+        receipt = Receipt(request, target, page_bytes, f"node {connection.address}")
+        while True:
+            prefix, header = connection.frame()
+            if prefix.kind is not Kind.READ_ANSWER:
+                raise ProtocolError(f"node {connection.address}: {prefix.kind.name} for a Read")
+            message = codec.parse(cache_pb2.ReadHeader, header)
+            connection.clean = bool(message.error.code) and not prefix.body_bytes
+            head = codec.unpack_read_head(request.name, message)
+            for segment, view in receipt.take(head, prefix.body_bytes):
+                connection.fill(view)
+                receipt.check(segment, view)
+            if head.last:
+                reply = receipt.reply()
+                connection.clean = True
+                return reply
+
+    # -- the pool
+
+    def _fresh(self, address: str) -> Connection:
+        connection = Connection(address, self._config)
+        with self._lock:
+            if not self._closed:
+                self._busy.add(connection)
+                return connection
+        connection.close()
+        raise NodeUnavailable("this client is closed")
+
+    def _take(self, address: str) -> Connection | None:
+        """An idle connection, if there is a good one."""
+        while True:
+            with self._lock:
+                kept = self._idle.get(address)
+                if not kept:
+                    return None
+                connection = kept.pop()
+                self._busy.add(connection)
+            if connection.idle():
+                return connection
+            connection.clean = False
+            self._give(connection)
+
+    def _give(self, connection: Connection) -> None:
+        """Done with it: keep it if it can be used again."""
+        with self._lock:
+            self._busy.discard(connection)
+            kept = self._idle.setdefault(connection.address, [])
+            if connection.clean and not self._closed and len(kept) < self._config.max_idle_sockets:
+                kept.append(connection)
+                return
+        connection.close()
+
+    def _drop_idle(self, address: str) -> None:
+        with self._lock:
+            stale = self._idle.pop(address, [])
+        for connection in stale:
+            connection.close()

@@ -1,0 +1,42 @@
+"""Every test runs alike everywhere: the same random examples, and credentials for nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+AWS_FOR_NOBODY = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+settings.register_profile(
+    "cachesvc", derandomize=True, print_blob=True, deadline=None, max_examples=100
+)
+settings.load_profile("cachesvc")
+
+for _name in [name for name in os.environ if name.startswith(("AWS_", "CACHESVC_"))]:
+    del os.environ[_name]
+os.environ.update(AWS_FOR_NOBODY)
+
+
+@pytest.fixture(autouse=True)
+def _credentials_for_nobody() -> Iterator[None]:
+    """No test reaches anybody's account: what it sets in the environment, it takes back."""
+    _check_environment()
+    yield
+    _check_environment()
+
+
+def _check_environment() -> None:
+    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    assert {name: found.get(name) for name in AWS_FOR_NOBODY} == AWS_FOR_NOBODY
+    strange = found.keys() - AWS_FOR_NOBODY.keys()
+    assert not strange, f"a test left {strange} in the environment"

@@ -1,0 +1,377 @@
+"""One node of the simulated cluster: the real store, coalescer, versions and reader, and a lane
+without sockets.
+
+Rules
+- The lane does what cachesvc/lane.py does: `hit` first, else `read`; for each segment a header, then
+  the bytes, taken from their file as late as they are sent; every message goes through the codec.
+- A crash ends every task of the node at once and leaves only the files. A node that comes back
+  recovers step by step while it serves.
+- What a node may never do is held against it here: an InternalError, a ProtocolError, Overloaded
+  with room to spare, two GETs of the same bytes at a time, more space than it was given.
+
+Story: a client opens a Channel and `accept` answers into it. `NodeOrigin` stands between node and
+origin and watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from cachesvc.answer import FilePart, Segment, take
+from cachesvc.coalescer import Coalescer
+from cachesvc.core.errors import CacheError, InternalError, Overloaded, ProtocolError
+from cachesvc.core.ring import Member, MemberTable
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.metrics import Metrics
+from cachesvc.origin.base import BypassStream, Listing, Sink
+from cachesvc.reader import Reader
+from cachesvc.store import Store
+from cachesvc.versions import Versions
+from cachesvc.wire import codec
+from cachesvc.wire.codec import ReadHead, SegmentHead
+from cachesvc.wire.v1 import cache_pb2
+
+from tests.sim.disks import SimDisk
+from tests.sim.loop import OWNER
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+Item = tuple[bytes, int] | bytes  # a header and how many body bytes follow it; or body bytes
+
+MOST_ITEMS = 4  # how much the wire holds
+
+
+class Channel:
+    """One connection with one request on it. What was sent is received in order, if at all."""
+
+    def __init__(self) -> None:
+        self.items: deque[Item] = deque()
+        self.hung_up = False
+        self.patient = False  # the node works for it: pending frames come
+        self.task: asyncio.Task[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
+
+    async def send(self, item: Item) -> None:
+        """Until the wire has taken it. Raises ConnectionError if the other end is gone."""
+        while len(self.items) >= MOST_ITEMS and not self.hung_up:
+            await self._change()
+        if self.hung_up:
+            raise ConnectionError("the client hung up")
+        self.items.append(item)
+        self._wake()
+
+    async def ready(self) -> None:
+        """Until there is an item. Raises ConnectionError if none will come."""
+        while not self.items:
+            if self.hung_up:
+                raise ConnectionError("the node hung up")
+            await self._change()
+
+    def take(self) -> Item:
+        """The next item, which is there."""
+        item = self.items.popleft()
+        self._wake()
+        return item
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+        self._wake()
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set_result(None)
+
+
+class NodeOrigin:
+    """The origin as one node sees it (origin.base.Origin)."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+        self._origin = node.world.origin
+        self._flying: list[tuple[ObjectVersion, ByteRange, Sink]] = []
+
+    async def head(self, name: ObjectName) -> ObjectVersion:
+        return await self._origin.head(name)
+
+    async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
+        for other, taken, other_sink in self._flying:
+            meet = wanted.start < taken.end and taken.start < wanted.end
+            if meet and other.same_bytes(version) and not other_sink.cancelled:
+                self._node.violate(f"two GETs at a time: {version} {taken} and {wanted}")
+        flying = version, wanted, sink
+        self._flying.append(flying)
+        self._node.world.trace("get", self._node.node_id, version.etag, wanted.start, wanted.end)
+        try:
+            await self._origin.fetch(version, wanted, sink)
+        finally:
+            self._flying = [one for one in self._flying if one is not flying]
+
+    @asynccontextmanager
+    async def stream(
+        self, name: ObjectName, start: int, end: int | None
+    ) -> AsyncIterator[BypassStream]:
+        async with self._origin.stream(name, start, end) as stream:
+            yield stream
+
+    async def list(
+        self, bucket: str, prefix: str, delimiter: str, token: str | None, limit_count: int
+    ) -> Listing:
+        return await self._origin.list(bucket, prefix, delimiter, token, limit_count)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+class SimNode:
+    """See above. `light` is set while its network works; `damaged` once its disks were tampered with."""
+
+    def __init__(self, world: World, member: Member) -> None:
+        self.world = world
+        self.member = member
+        self.node_id = member.node_id
+        self.table = MemberTable()
+        self.alive = False
+        self.damaged = False
+        self.light = asyncio.Event()
+        self.light.set()
+        self.dark_until = 0.0
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self._files: list[dict[bytes, bytearray]] = [{} for _ in range(world.setup.disk_count)]
+        self._channels: dict[Channel, None] = {}
+        self.boot()
+
+    # -- life
+
+    def boot(self) -> None:
+        """Start on what the disks hold."""
+        assert not self.alive
+        setup, loop = self.world.setup, self.world.loop
+        self.metrics = Metrics()
+        self.disks = [
+            SimDisk(f"{self.node_id}.{number}", files, self.violate)
+            for number, files in enumerate(self._files)
+        ]
+        self.store = Store(
+            self.disks,
+            setup.capacity_bytes,
+            self.metrics,
+            policy=setup.policy,
+            clock=loop.time,
+            max_idle_open_count=setup.max_idle_open_count,
+        )
+        self.shares = [device.capacity_bytes for device in self.store.devices]
+        origin = NodeOrigin(self)
+        self.coalescer = Coalescer(
+            origin,
+            self.store,
+            self.metrics,
+            loop.call_soon,
+            max_gets=setup.max_gets,
+            max_waiting_count=setup.max_waiting_count,
+            max_buffer_bytes=setup.max_buffer_bytes,
+            write_bytes=setup.write_bytes,
+        )
+        self.versions = Versions(origin, setup.revalidate_s, loop.time)
+        self.reader = Reader(
+            origin, self.store, self.coalescer, self.versions, self.metrics, setup.geometry
+        )
+        self.alive = True
+        self._spawn(self._recover())
+
+    async def _recover(self) -> None:
+        for _ in self.store.recover():
+            self.check()
+            await asyncio.sleep(self.world.rng.choice((0.0, 0.0, 0.01)))
+        self.world.trace("recovered", self.node_id, self.store.stored_count)
+
+    def crash(self) -> None:
+        """kill -9: the files stay."""
+        self.alive = False
+        for disk in self.disks:
+            disk.dead = True
+        for task in list(self.tasks):
+            task.cancel()
+        for channel in list(self._channels):
+            channel.hang_up()
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        def start() -> asyncio.Task[None]:
+            OWNER.set(self)
+            task: asyncio.Task[None] = self.world.loop.create_task(coroutine)
+            return task
+
+        return copy_context().run(start)
+
+    # -- what may never be
+
+    def violate(self, text: str) -> None:
+        self.world.violate(f"{self.node_id}: {text}")
+
+    def check(self) -> None:
+        """What must hold between any two steps of the node."""
+        if not self.alive:
+            return
+        for device, disk, share in zip(self.store.devices, self.disks, self.shares, strict=True):
+            if device.used_bytes > share:
+                self.violate(f"{disk.name} uses {device.used_bytes} of {share} bytes")
+            if min(device.reserved_bytes, device.doomed_bytes) < 0:
+                self.violate(f"{disk.name} counts less than nothing")
+            if device.failure or self.store.recovering:
+                continue
+            if disk.taken_bytes() > share:
+                self.violate(f"the files of {disk.name} take {disk.taken_bytes()} of {share} bytes")
+            if set(device.index.ids()) != disk.files.keys():
+                self.violate(f"index and files of {disk.name} differ")
+            for block_id, blob in disk.blobs():
+                slot = device.index.get(block_id)
+                taken_bytes = -(-len(blob) // 4096) * 4096
+                if slot is not None and not blob.damaged:
+                    if device.index.size_bytes(slot) != taken_bytes:
+                        self.violate(f"the index has a wrong size of a file of {disk.name}")
+
+    def check_idle(self) -> None:
+        """What must hold once nobody asks anything any more."""
+        if self.coalescer.flight_count or self.coalescer.buffer_bytes:
+            self.violate(
+                f"{self.coalescer.flight_count} flights and {self.coalescer.buffer_bytes} bytes of"
+                " buffers are left"
+            )
+        opened = self.store._open_blocks
+        open_count = sum(disk.open_count for disk in self.disks)
+        if not open_count == len(opened) == len(self.store._idle):
+            self.violate(
+                f"{open_count} files are open, {len(opened)} known, {len(self.store._idle)} idle"
+            )
+        for device in self.store.devices:
+            if device.reserved_bytes or device.doomed_bytes:
+                self.violate(f"{device.reserved_bytes} reserved, {device.doomed_bytes} doomed left")
+        if self.store.recovering:
+            self.violate("recovery never ended")
+
+    # -- the lane
+
+    def accept(self, raw: bytes, is_stat: bool) -> Channel:
+        """Begin to answer a request."""
+        channel = Channel()
+        self._channels[channel] = None
+        task = self._spawn(self._serve(channel, raw, is_stat))
+        channel.task = task
+        task.add_done_callback(lambda _: self._channels.pop(channel, None))
+        return channel
+
+    async def _serve(self, channel: Channel, raw: bytes, is_stat: bool) -> None:
+        try:
+            if is_stat:
+                await self._stat(channel, raw)
+            else:
+                await self._read(channel, raw)
+        except ConnectionError:
+            pass
+        except CacheError as error:
+            self._judge(error)
+            self.world.trace("refuses", self.node_id, type(error).__name__)
+            if is_stat:
+                message = cache_pb2.StatAnswer(error=codec.error_message(error))
+                frame = message.SerializeToString()
+            else:
+                frame = codec.pack_error_head(error).SerializeToString()
+            with suppress(ConnectionError):
+                await channel.send((frame, 0))
+        except Exception as error:
+            self.violate(f"a request broke: {error!r}")
+        finally:
+            channel.hang_up()
+            self.check()
+
+    def _judge(self, error: CacheError) -> None:
+        early = isinstance(error, Overloaded) and not self.world.setup.narrow
+        early = early and "pages leave faster" not in str(error)
+        if early or isinstance(error, InternalError | ProtocolError):
+            self.violate(f"{type(error).__name__} is not justified: {error}")
+
+    async def _stat(self, channel: Channel, raw: bytes) -> None:
+        request = codec.unpack_stat(codec.parse(cache_pb2.StatRequest, raw))
+        channel.patient = True
+        answer = await self.reader.stat(request)
+        channel.patient = False
+        message = codec.pack_stat_answer(answer.version, answer.fresh_for_s, self.table.epoch)
+        await channel.send((message.SerializeToString(), 0))
+
+    async def _read(self, channel: Channel, raw: bytes) -> None:
+        request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, raw))
+        answer = self.reader.hit(request)
+        if answer is None:
+            channel.patient = True
+            answer = await self.reader.read(request)
+            channel.patient = False
+        version: ObjectVersion | None = answer.version
+        try:
+            while True:
+                channel.patient = answer.more is not None
+                segment = await take(answer)
+                channel.patient = False
+                head = ReadHead(
+                    () if segment is None else (_head_of(segment),),
+                    version,
+                    answer.fresh_for_s,
+                    last=segment is None,
+                    epoch=self.table.epoch,
+                )
+                version = None
+                raw_head = codec.pack_read_head(head).SerializeToString()
+                if segment is None:
+                    await channel.send((raw_head, 0))
+                    return
+                self.world.count(f"from {segment.source.name.lower()}")
+                try:
+                    await channel.send((raw_head, segment.length_bytes))
+                    await self._body(channel, segment)
+                finally:
+                    segment.close()
+        finally:
+            await answer.aclose()
+
+    async def _body(self, channel: Channel, segment: Segment) -> None:
+        rng = self.world.rng
+        for part in segment.parts:
+            length = part.length_bytes if isinstance(part, FilePart) else len(part)
+            position = 0
+            while position < length:
+                end = length if rng.random() < 0.7 else rng.randint(position + 1, length)
+                if rng.random() < 0.15:
+                    await asyncio.sleep(rng.choice((0.0, 0.001, 0.01)))
+                if isinstance(part, FilePart):
+                    chunk = self._from_file(part, position, end)
+                else:
+                    chunk = bytes(part[position:end])
+                await channel.send(chunk)
+                position = end
+
+    def _from_file(self, part: FilePart, start: int, end: int) -> bytes:
+        """What sendfile would send; hangs up if it can't."""
+        self.world.count("sent from a file")
+        try:
+            chunk = part.pin.pread(part.offset + start, part.offset + end)
+            if len(chunk) < end - start:
+                raise OSError(errno.ENODATA, "the block file is shorter than its trailer says")
+        except OSError as error:
+            self.reader.broken(part.pin, error)
+            raise ConnectionError("the file could not be sent") from error
+        return chunk
+
+
+def _head_of(segment: Segment) -> SegmentHead:
+    return SegmentHead(segment.start, segment.length_bytes, segment.source, segment.checksums)
