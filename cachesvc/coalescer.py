@@ -240,7 +240,8 @@ class Coalescer:
 
     def _refuse_waiting(self) -> None:
         """All room is held by readers of pages that could not be stored, who may wait for these
-        very flights: nobody would ever make room. Refused, they leave, and with them what they hold.
+        very flights: nobody would ever make room. Refused, they leave, and with them what they
+        hold.
         """
         while self._waiting:
             flight = self._waiting.popleft()

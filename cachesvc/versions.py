@@ -106,6 +106,7 @@ class Versions:
     def _start(self, name: ObjectName) -> tuple[float, asyncio.Task[Checked]]:
         started_at = self._clock()
         task = asyncio.get_running_loop().create_task(self._head(name, started_at))
+        task.add_done_callback(_noticed)
         self._heads[name] = started_at, task
         return started_at, task
 
@@ -125,6 +126,12 @@ class Versions:
             raise error.with_traceback(None) from None
         finally:
             del self._heads[name]
+
+
+def _noticed(task: asyncio.Task[Checked]) -> None:
+    """A HEAD whose askers all left may fail: asyncio shall not call that forgotten."""
+    if not task.cancelled():
+        task.exception()
 
 
 def not_found(name: ObjectName) -> ObjectNotFound:

