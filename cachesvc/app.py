@@ -201,7 +201,7 @@ def _member_list(config: NodeConfig) -> MemberList:
 
 
 def _my_address(config: NodeConfig, members: MemberList) -> str:
-    """Which of the members is this node: its lane address, or the one with its port on this host."""
+    """Which member is this node: its lane address, or the one with its port on this host."""
     if config.lane in members.addresses:
         return config.lane
     host, port = split_address(config.lane)

@@ -52,22 +52,23 @@ class Flight:
     """
 
     __slots__ = (
-        "buffer", "changed", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "memory", "task",
+        "buffer", "charged_bytes", "checksums", "done", "error", "extent", "holders", "keep",
+        "landed_pages", "memory", "task", "waiters",
     )  # fmt: skip
 
-    def __init__(self, extent: Extent, changed: asyncio.Future[None]) -> None:
+    def __init__(self, extent: Extent) -> None:
         self.extent = extent
+        self.charged_bytes = 0
         self.memory: bytearray | None = None
         self.buffer: memoryview | None = None
-        self.checksums = bytearray()
+        self.checksums = b""
         self.landed_pages = 0
         self.holders = 0
         self.keep = False
         self.done = False
         self.error: CacheError | None = None
-        self.changed = changed
         self.task: asyncio.Task[None] | None = None
+        self.waiters: list[asyncio.Future[None]] = []
 
     def covers(self, page: int) -> bool:
         return self.extent.first_page <= page < self.extent.beyond_page
@@ -87,7 +88,9 @@ class Flight:
         Raises: what the flight failed with, if the page will not come.
         """
         while not self.landed(page) and not self.done:
-            await asyncio.shield(self.changed)
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            await waiter
         if self.error is not None and not self.landed(page):
             raise type(self.error)(self.error.message)
 
@@ -99,11 +102,13 @@ class Flight:
 
     def checksums_of(self, first_page: int, beyond_page: int) -> bytes:
         first = (first_page - self.extent.first_page) * CHECKSUM_BYTES
-        return bytes(self.checksums[first : first + (beyond_page - first_page) * CHECKSUM_BYTES])
+        return self.checksums[first : first + (beyond_page - first_page) * CHECKSUM_BYTES]
 
     def wake(self) -> None:
-        changed, self.changed = self.changed, self.changed.get_loop().create_future()
-        changed.set_result(None)
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Hold:
@@ -156,6 +161,7 @@ class Coalescer:
         self._by_block: dict[bytes, list[Flight]] = {}
         self._waiting: deque[Flight] = deque()
         self._pool = BufferPool()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._flying_count = 0
         self._buffer_bytes = 0
         metrics.flights.set_function(lambda: self.flight_count)
@@ -202,7 +208,7 @@ class Coalescer:
         return Hold(self, flights, set(began))
 
     def _begin(self, extent: Extent) -> Flight:
-        flight = Flight(extent, asyncio.get_running_loop().create_future())
+        flight = Flight(extent)
         self._by_block.setdefault(extent.block.id, []).append(flight)
         self._waiting.append(flight)
         return flight
@@ -218,9 +224,10 @@ class Coalescer:
             flight = self._waiting.popleft()
             self._flying_count += 1
             self._buffer_bytes += need_bytes
-            flight.memory, flight.buffer = self._pool.take(need_bytes)
-            landing = _Landing(flight, self._store, self._hop, self._write_bytes)
+            flight.charged_bytes = need_bytes
+            landing = _Landing(flight, self._store, self._pool, self._hop, self._write_bytes)
             flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
+            self._tasks.add(flight.task)
             flight.task.add_done_callback(partial(self._landed, flight, landing))
 
     async def _fly(self, flight: Flight, landing: _Landing) -> None:
@@ -233,8 +240,9 @@ class Coalescer:
             log.exception("a fill broke", block=str(extent.block))
             flight.error = InternalError(f"{extent.block}: the fill broke ({error!r}); see the log")
 
-    def _landed(self, flight: Flight, landing: _Landing, _task: asyncio.Task[None]) -> None:
+    def _landed(self, flight: Flight, landing: _Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
+        self._tasks.discard(task)
         self._flying_count -= 1
         self._over(flight, landing.stored_pages)
 
@@ -287,19 +295,18 @@ class Coalescer:
             self._by_block.pop(block_id, None)
 
     def _give_back(self, flight: Flight) -> None:
-        if flight.buffer is not None:
-            self._buffer_bytes -= flight.extent.length_bytes
-            flight.buffer = None
-            assert flight.memory is not None
-            self._pool.give(flight.memory)
-            flight.memory = None
+        self._buffer_bytes -= flight.charged_bytes
+        flight.charged_bytes = 0
+        memory, flight.memory, flight.buffer = flight.memory, None, None
+        if memory is not None:
+            self._pool.give(memory)
 
     async def close(self) -> None:
         """Stop all flights; those who wait get Overloaded."""
-        for flight in list(self._waiting):
-            self._waiting.remove(flight)
+        waiting, self._waiting = self._waiting, deque()
+        for flight in waiting:
             self._over(flight, 0)
-        flying = [f.task for fs in self._by_block.values() for f in fs if f.task is not None]
+        flying = list(self._tasks)  # those that everybody has left and that have not ended, too
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
@@ -308,35 +315,46 @@ class Coalescer:
 class _Landing:
     """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
     tells the loop.
+
+    The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
+    the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
+    are quick and a crowd of readers is not woken for every page.
     """
 
-    def __init__(self, flight: Flight, store: Store, hop: Hop, write_bytes: int) -> None:
-        assert flight.buffer is not None
+    def __init__(
+        self, flight: Flight, store: Store, pool: BufferPool, hop: Hop, write_bytes: int
+    ) -> None:
         self._flight = flight
         self._extent = flight.extent
-        self._view = flight.buffer
+        self._size_bytes = flight.extent.length_bytes
         self._store = store
+        self._pool = pool
         self._hop = hop
         self._write_bytes = write_bytes
         self._checksums = bytearray()
         self._hashed_bytes = 0
+        self._told_bytes = 0
         self._written_bytes = 0
-        self._refused = False
         self.stored_pages = 0
 
     @property
     def view(self) -> memoryview:
-        return self._view
+        flight = self._flight
+        if flight.buffer is None:
+            flight.memory, flight.buffer = self._pool.take(self._size_bytes)
+        return flight.buffer
 
     @property
     def cancelled(self) -> bool:
         return self._flight.holders == 0
 
     def landed(self, count_bytes: int) -> None:
-        fresh = self._hash(count_bytes)
-        if fresh:
-            self._hop(self._progress, bytes(fresh))
-        total_bytes = len(self._view)
+        self._hash(count_bytes)
+        untold_bytes = self._hashed_bytes - self._told_bytes
+        if self._hashed_bytes == self._size_bytes or untold_bytes > self._told_bytes // 4:
+            self._told_bytes = self._hashed_bytes
+            self._hop(self._progress, bytes(self._checksums))
+        total_bytes = self._size_bytes
         while self._written_bytes < self._hashed_bytes:
             border = (self._extent.start + self._written_bytes) // self._write_bytes + 1
             end = min(total_bytes, border * self._write_bytes - self._extent.start)
@@ -344,29 +362,29 @@ class _Landing:
                 break
             self._write(end)
 
-    def _hash(self, count_bytes: int) -> bytearray:
-        page_bytes, fresh = self._extent.block.geometry.page_bytes, bytearray()
+    def _hash(self, count_bytes: int) -> None:
+        page_bytes, view = self._extent.block.geometry.page_bytes, self.view
         while self._hashed_bytes < count_bytes:
-            end = min(self._hashed_bytes + page_bytes, len(self._view))
+            end = min(self._hashed_bytes + page_bytes, self._size_bytes)
             if end > count_bytes:
-                break
-            fresh += checksum(self._view[self._hashed_bytes : end])
+                return
+            self._checksums += checksum(view[self._hashed_bytes : end])
             self._hashed_bytes = end
-        self._checksums += fresh
-        return fresh
 
     def _write(self, end: int) -> None:
         page_bytes = self._extent.block.geometry.page_bytes
         first = self._written_bytes // page_bytes
         beyond = -(-end // page_bytes)
         sums = bytes(self._checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES])
-        data = self._view[self._written_bytes : end]
+        data = self.view[self._written_bytes : end]
         self._written_bytes = end
         if self._store.write(self._extent.block, self._extent.first_page + first, data, sums):
             self.stored_pages += beyond - first
 
     def _progress(self, checksums: bytes) -> None:
         flight = self._flight
-        flight.checksums += checksums
+        if len(checksums) <= len(flight.checksums):
+            return
+        flight.checksums = checksums
         flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
         flight.wake()

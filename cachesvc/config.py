@@ -25,7 +25,7 @@ MIN_CAPACITY_BYTES = (
     2 * Geometry().block_bytes
 )  # a data directory; below, blocks only displace each other
 _ENV_PREFIX = "CACHESVC_NODE__"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?i?b?)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -117,7 +117,7 @@ class NodeConfig(BaseModel):
     admin: Address = "127.0.0.1:7073"
     """Liveness, readiness and metrics."""
     members: str = ""
-    """Lane addresses of all nodes, this one included (HOST:PORT,...), or file:PATH. Empty: alone."""
+    """Lane addresses of all nodes, this one too: HOST:PORT,... or file:PATH. Empty: alone."""
     weight: int = Field(1, ge=1, le=MAX_WEIGHT)
     """The node's share of the ring, relative to the others."""
     revalidate: Annotated[float, BeforeValidator(parse_revalidate), Field(ge=0)] = 10.0
@@ -154,8 +154,8 @@ class NodeConfig(BaseModel):
         open_doors = [a for a in (self.lane, self.grpc) if not is_loopback(a)]
         if open_doors and self.token_file is None and not self.insecure:
             raise ValueError(
-                f"{', '.join(open_doors)} can be reached from other machines: give --token-file FILE, "
-                "or say --insecure"
+                f"{', '.join(open_doors)} can be reached from other machines: "
+                "give --token-file FILE, or say --insecure"
             )
         return self
 

@@ -32,7 +32,7 @@ from cachesvc.wire.frame import Kind, RequestDecoder
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
 STALL_S = 60.0  # a client that takes nothing for so long, or does not say Hello, is hung up on
 _RECV_BYTES = 64 << 10
-_SENDFILE_BYTES = 4 << 20
+_TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
 Done = Callable[[BaseException | None], None]
@@ -66,7 +66,7 @@ class _Outgoing:
 
 
 class Connection:
-    """One client. `greeted` once its Hello was accepted, `busy` while a request is being answered."""
+    """One client. `greeted` once its Hello was accepted, `busy` while it is being answered."""
 
     def __init__(self, sock: socket.socket, thread: LaneThread) -> None:
         self.sock = sock
@@ -121,6 +121,7 @@ class LaneThread(Thread):
             for fd, mask in self._epoll.poll(1.0):
                 try:
                     self._ready(fd, mask)
+                    self._work()
                 except Exception:
                     log.exception("a lane thread stumbled")
                     if fd in self._connections:
@@ -132,8 +133,6 @@ class LaneThread(Thread):
     def _ready(self, fd: int, mask: int) -> None:
         if fd == self._wake_fd:
             os.eventfd_read(self._wake_fd)
-            while self._inbox:
-                self._inbox.popleft()()
         elif fd in self._listeners:
             self._accept(self._listeners[fd])
         elif fd in self._connections:
@@ -142,6 +141,11 @@ class LaneThread(Thread):
                 self._receive(connection)
             if mask & select.EPOLLOUT and not connection.closing:
                 self._flush(connection)
+
+    def _work(self) -> None:
+        """What was posted meanwhile."""
+        while self._inbox:
+            self._inbox.popleft()()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -278,30 +282,33 @@ class LaneThread(Thread):
         self._listen_for(connection)
 
     def _push(self, connection: Connection, items: deque[Part]) -> None:
-        """Send until nothing is left, or raise BlockingIOError with the rest in place."""
+        """Send a turn's worth; BlockingIOError, with the rest in place, if that was not all."""
+        budget = _TURN_BYTES
         while items:
             item = items[0]
             if isinstance(item, FilePart):
-                self._push_file(connection, item)
+                budget -= self._push_file(connection.sock.fileno(), item, budget)
+                left_bytes = item.length_bytes
             else:
                 flags = socket.MSG_MORE if len(items) > 1 else 0
-                sent = connection.sock.send(item, flags)
-                connection.moved_at = time.monotonic()
-                if sent < len(item):
-                    items[0] = item[sent:]
-                    continue
-            items.popleft()
-
-    def _push_file(self, connection: Connection, part: FilePart) -> None:
-        fd = part.pin.fileno()
-        out = connection.sock.fileno()
-        while part.length_bytes:
-            sent = os.sendfile(out, fd, part.offset, min(part.length_bytes, _SENDFILE_BYTES))
-            if sent == 0:
-                raise OSError(errno.ENODATA, "the block file is shorter than its trailer says")
-            part.offset += sent
-            part.length_bytes -= sent
+                sent = connection.sock.send(item[:budget], flags)
+                budget -= sent
+                left_bytes = len(item) - sent
+                items[0] = item[sent:]
             connection.moved_at = time.monotonic()
+            if not left_bytes:
+                items.popleft()
+            if budget <= 0 and items:
+                raise BlockingIOError
+
+    @staticmethod
+    def _push_file(out: int, part: FilePart, budget: int) -> int:
+        sent = os.sendfile(out, part.pin.fileno(), part.offset, min(part.length_bytes, budget))
+        if sent == 0:
+            raise OSError(errno.ENODATA, "the block file is shorter than its trailer says")
+        part.offset += sent
+        part.length_bytes -= sent
+        return sent
 
     def _broken(self, connection: Connection, outgoing: _Outgoing, error: OSError) -> None:
         part = outgoing.items[0]

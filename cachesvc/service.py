@@ -206,8 +206,9 @@ class GrpcService:
         try:
             while (segment := _take(call, answer)) is not None:
                 position = segment.start
-                for position, message in self._messages(segment):
+                for end, message in self._messages(segment):
                     yield message
+                    position = end
                     call.moved_at = time.monotonic()
                 if position < segment.start + segment.length_bytes:
                     again = self._again(call, answer, segment, position, tries)

@@ -530,14 +530,21 @@ class Store:
         found_count = 0
         for device in self.devices:
             try:
+                unopened = []
                 for block_id in device.disk.scan():
-                    found_count += self._recover_block(device, block_id)
+                    taken_in = self._recover_block(device, block_id)
+                    if not taken_in:
+                        unopened.append(block_id)
+                    found_count += taken_in
+                    yield found_count
+                for block_id in unopened:  # short of descriptors: once more, then it must go
+                    found_count += self._recover_block(device, block_id, last_try=True)
                     yield found_count
             except OSError as error:
                 self._disk_error(device, error)
         self.recovering = False
 
-    def _recover_block(self, device: Device, block_id: bytes) -> int:
+    def _recover_block(self, device: Device, block_id: bytes, *, last_try: bool = False) -> int:
         with self._stripes[block_id[0]]:
             with self._lock:
                 homes = [one for one in self.devices if one.index.get(block_id) is not None]
@@ -548,6 +555,8 @@ class Store:
                 return 0
             opened = self._open(device, block_id)
             if opened is None:
+                if last_try:
+                    self._unlink(device, [block_id])
                 return 0
             self._unpin(opened)
             with self._lock:

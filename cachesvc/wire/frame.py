@@ -81,7 +81,7 @@ def parse_prefix(raw: bytes | bytearray | memoryview) -> Prefix:
 
 
 class RequestDecoder:
-    """The server's side: bytes in, requests out. Holds at most one frame and what was read beyond it."""
+    """The server's side: bytes in, requests out. Holds one frame and what was read beyond it."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

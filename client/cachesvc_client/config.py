@@ -45,10 +45,10 @@ class ClientConfig:
     connect_timeout_ms: int = 50
     """A node that takes longer to accept a connection is down. Default 50."""
 
-    hello_timeout_ms: int = 1000
+    hello_timeout_ms: int = 2000
     """A node that takes longer to say Welcome is down. Default 1000."""
 
-    silence_ms: int = 2000
+    silence_ms: int = 3000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
     Default 2000."""
 

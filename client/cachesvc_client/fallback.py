@@ -38,6 +38,7 @@ _NO_CREDENTIALS = (
 )
 _SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
+_BODY_TRIES = 3
 _HOPELESS_S = 30.0  # after no credentials were found, do not look for them again for so long
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -48,6 +49,10 @@ def check_settings(origin: Mapping[str, Any] | None) -> None:
         if key not in _SESSION_KEYS + _OTHER_KEYS:
             known = ", ".join(_OTHER_KEYS + _SESSION_KEYS)
             raise ValueError(f"origin= has an unknown setting {key!r}; known are {known}")
+
+
+class _Again(OriginError):
+    """Not the answer that was asked for, or not all of it: asking again may help."""
 
 
 class Fallback:
@@ -63,16 +68,24 @@ class Fallback:
     def ask(self, wanted: AskOrigin) -> Reply:
         """The contract of effects.AskOrigin."""
         client = self._made()
-        with self._errors(wanted.name):
-            if wanted.target is None:
-                return self._head(client, wanted.name)
-            return self._get(client, wanted, wanted.target)
+        for _ in range(_BODY_TRIES - 1):
+            try:
+                return self._once(client, wanted)
+            except _Again:
+                continue  # botocore tries refused requests again, and never these
+        return self._once(client, wanted)
 
     def close(self) -> None:
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _once(self, client: Any, wanted: AskOrigin) -> Reply:
+        with self._errors(wanted.name):
+            if wanted.target is None:
+                return self._head(client, wanted.name)
+            return self._get(client, wanted, wanted.target)
 
     def _head(self, client: Any, name: ObjectName) -> Reply:
         answer = client.head_object(Bucket=name.bucket, Key=name.key)
@@ -207,12 +220,12 @@ def _promised(wanted: AskOrigin, answer: Mapping[str, Any]) -> tuple[ObjectVersi
     if answer["ResponseMetadata"]["HTTPStatusCode"] == 206:
         found = _CONTENT_RANGE.fullmatch(told or "")
         if not found:
-            raise OriginError(f"{name}: the origin answers a range with Content-Range {told!r}")
+            raise _Again(f"{name}: the origin answers a range with Content-Range {told!r}")
         first, beyond, size = int(found[1]), int(found[2]) + 1, int(found[3])
     version = _version(name, answer, size)
     promised = clamp(name, wanted.start, wanted.end, version.size_bytes)
     if (first, beyond, length_bytes) != (promised.start, promised.end, promised.length_bytes):
-        raise OriginError(
+        raise _Again(
             f"{name}: bytes [{promised.start}, {promised.end}) were asked for, and the origin"
             f" answers with Content-Range {told!r} and Content-Length {length_bytes}"
         )
@@ -222,11 +235,11 @@ def _promised(wanted: AskOrigin, answer: Mapping[str, Any]) -> tuple[ObjectVersi
 def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target) -> None:
     view = target.view(promised.start, promised.length_bytes)
     received_bytes = 0
-    while received_bytes < len(view):
-        count = body.readinto(view[received_bytes:])
-        if not count:
-            raise OriginError(
-                f"{name}: {received_bytes} of {len(view)} bytes came from the origin: the"
-                " connection was cut"
-            )
-        received_bytes += count
+    why: Exception | str = "the connection was cut"
+    try:
+        while received_bytes < len(view) and (count := body.readinto(view[received_bytes:])):
+            received_bytes += count
+    except Exception as error:  # whatever botocore, urllib3 or the socket call it
+        why = error
+    if received_bytes < len(view):
+        raise _Again(f"{name}: {received_bytes} of {len(view)} bytes came from the origin: {why}")

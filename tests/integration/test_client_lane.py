@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from cachesvc.core.format import checksum
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.ring import Member, MemberTable, Ring
 from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, Source, clamp
+from cachesvc.devorigin import DevOrigin, Fault
+from cachesvc.devorigin.faults import KINDS
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import MAX_BODY_BYTES, PROTOCOL_VERSION, Kind, RequestDecoder, encode
@@ -330,6 +333,7 @@ def test_flipped_bytes_are_asked_for_again_checked_by_the_same_node(pair: Pair) 
     assert pair.second.requests == []
 
 
+@pytest.mark.slow  # botocore tries the origin several times
 def test_bytes_that_stay_wrong_everywhere_are_never_handed_out(pair: Pair) -> None:
     pair.first.behave = pair.second.behave = flipped_byte
     with pytest.raises(CacheError, match=r"checksum.*origin"):
@@ -494,3 +498,79 @@ def test_making_a_client_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         CacheClient("h:1", silence=3)
     with pytest.raises(ValueError, match="endpoint"):
         CacheClient("h:1", origin={"endpoint": "x"})
+
+
+# -- without any node: the origin itself
+
+BIG = random.Random(12).randbytes(18 << 20)
+
+
+def direct(origin: DevOrigin) -> CacheClient:
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return CacheClient("127.0.0.1:1", origin={"endpoint_url": origin.url, **keys})
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevOrigin]:
+    with DevOrigin(tmp_path_factory.mktemp("origin")) as made:
+        made.put("b", "k", DATA)
+        made.put("b", "big", BIG)
+        yield made
+        made.faults = []
+
+
+@pytest.mark.slow  # botocore waits before it tries again
+@pytest.mark.parametrize("kind", sorted(KINDS - {"stall", "slow_first_byte", "no_etag"}))
+def test_an_origin_that_lies_once_is_asked_again(origin: DevOrigin, kind: str) -> None:
+    method = "*" if kind in ("etag_change", "weak_etag") else "GET"
+    origin.faults = [Fault(kind, method, count=1)]
+    with direct(origin) as client:
+        found = client.read(URI, 1000, 200_000)
+        assert found == DATA[1000:200_000] or kind == "etag_change"  # a version of its own
+        origin.faults = [Fault(kind, method, count=1)]
+        assert client.read("s3://b/big", 5) == BIG[5:]
+    origin.faults = []
+
+
+@pytest.mark.parametrize("kind", ["no_etag", "weak_etag"])
+def test_an_origin_without_strong_etags_is_read_in_single_gets(
+    origin: DevOrigin, kind: str
+) -> None:
+    origin.faults = [Fault(kind, "*")]
+    origin.clear_log()
+    with direct(origin) as client:
+        assert client.read("s3://b/big", 5) == BIG[5:]
+        assert client.read_ranges("s3://b/big", [(9, 12), (12 << 20, (12 << 20) + 5)]) == [
+            BIG[9:12],
+            BIG[12 << 20 : (12 << 20) + 5],
+        ]
+    origin.faults = []
+    assert sum(one.method == "GET" for one in origin.requests) == 2
+
+
+def test_odd_keys_reach_the_origin_as_they_are(origin: DevOrigin) -> None:
+    keys = ["..", "a//b", "../escape", "a/../../x", "100%/%2F", "grüße/日本", "?q=1#f", "a/", " +"]
+    with direct(origin) as client:
+        for key in keys:
+            origin.put("b", key, key.encode())
+            assert client.read(f"s3://b/{key}") == key.encode()
+
+
+def test_without_credentials_the_error_says_how_to_give_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    client = CacheClient("127.0.0.1:1", origin={"endpoint_url": "http://127.0.0.1:1"})
+    with client, pytest.raises(CacheError, match=r"cannot be reached.*aws_access_key_id"):
+        client.read(URI)
+
+
+def test_without_botocore_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    said = r"cannot be reached.*pip install cachesvc\[s3\]"
+    with CacheClient("127.0.0.1:1") as client, pytest.raises(CacheError, match=said):
+        client.read(URI)

@@ -45,9 +45,8 @@ def _traced(seeds: range) -> int:
 def _campaign(seeds: range, workers: int) -> int:
     began_at = time.monotonic()
     counts: Counter[str] = Counter()
-    failures = done = 0
-    for outcome in play(seeds, workers):
-        done += 1
+    failures = 0
+    for done, outcome in enumerate(play(seeds, workers), 1):
         counts += outcome.counts
         if outcome.violations:
             failures += 1

@@ -1,7 +1,7 @@
 """Many histories, on as many processes as are given.
 
-Rules: outcomes come in any order; a history that broke (an exception out of the simulator itself) is
-an outcome with a violation, so that no seed is lost.
+Rules: outcomes come in any order; a history that broke (an exception out of the simulator itself)
+is an outcome with a violation, so that no seed is lost.
 """
 
 from __future__ import annotations

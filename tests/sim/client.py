@@ -1,14 +1,14 @@
 """One client of the simulated cluster: the real read logic, driven on virtual time.
 
 Rules
-- The driver keeps the contract of cachesvc_client/effects.py, and receives with the receipt that the
-  real lane uses: every byte passes Receipt before anybody believes it.
+- The driver keeps the contract of cachesvc_client/effects.py, and receives with the receipt that
+  the real lane uses: every byte passes Receipt before anybody believes it.
 - A node is believed silent only if it is: pending frames keep a client waiting.
 - Bytes that fail their checksum are excused only if the simulator has damaged a disk of that node,
   and never where the node was asked to verify; an answer against the protocol never is.
 
-Story: `read` and `stat` are what an application calls; `drive` runs their generators; `_ask` talks to
-a node over a Channel, `_from_origin` to the origin.
+Story: `read` and `stat` are what an application calls; `drive` runs their generators; `_ask` talks
+to a node over a Channel, `_from_origin` to the origin.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachesvc_client.config import ClientConfig
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Steps, Target, Together
+from cachesvc_client.receipt import Receipt, same_version
+from cachesvc_client.router import Router
+from cachesvc_client.script import Script
+from cachesvc_client.target import Room, spans
+from cachesvc_client.versions import VersionCache
 
 from cachesvc.core.errors import (
     CacheError,
@@ -31,14 +39,6 @@ from cachesvc.core.types import ObjectName, ObjectVersion, Source, clamp
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.v1 import cache_pb2
-from cachesvc_client.config import ClientConfig
-from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Steps, Target, Together
-from cachesvc_client.receipt import Receipt, same_version
-from cachesvc_client.router import Router
-from cachesvc_client.script import Script
-from cachesvc_client.target import Room, spans
-from cachesvc_client.versions import VersionCache
-
 from tests.sim.model import Range
 from tests.sim.node import Channel, Item, SimNode
 
@@ -165,9 +165,7 @@ class SimClient:
                 assert ask.target is not None
                 return await self._receive(node, channel, request, ask.target)
             header, _ = _header(await self._next(node, channel, None))
-            head = codec.unpack_stat_answer(
-                request.name, codec.parse(cache_pb2.StatAnswer, header)
-            )
+            head = codec.unpack_stat_answer(request.name, codec.parse(cache_pb2.StatAnswer, header))
             assert head.version is not None
             return Reply(head.version, head.fresh_for_s, epoch=head.epoch)
         except (CorruptAnswer, ProtocolError) as error:
@@ -221,7 +219,7 @@ class SimClient:
                 return receipt.reply()
 
     async def _next(self, node: SimNode, channel: Channel, receipt: Receipt | None) -> Item:
-        """The next item from a node that is reached and alive, with patience as long as it works."""
+        """The next item from a node, with patience as long as the node works for it."""
         while True:
             if channel.items and node.light.is_set():
                 return channel.take()
@@ -286,5 +284,3 @@ class _Direct:
 def _header(item: Item) -> tuple[bytes, int]:
     assert isinstance(item, tuple), "bytes where a header was due"
     return item
-
-

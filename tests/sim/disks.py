@@ -127,7 +127,7 @@ def page_of(blob: bytes | bytearray, trailer: Trailer, page: int) -> bytes:
 
 
 def proven_pages(blob: bytes | bytearray) -> tuple[Trailer, list[tuple[int, bytes]]] | None:
-    """The trailer of a file, and its pages that match their checksums; None if it has no trailer."""
+    """The trailer of a file and its pages that match their checksums; None without a trailer."""
     try:
         trailer = decode(bytes(blob[-TRAILER_BYTES:]))
     except FormatError:

@@ -1,7 +1,7 @@
 """What goes wrong: the director that strikes at random, and the hooks through which it does.
 
-Rules: a fault has an end, and `heal` ends them all; a refusal that a client itself met at the origin
-is written into the model, for only those excuse it. What is damaged on a disk is marked so.
+Rules: a fault has an end, and `heal` ends them all; a refusal that a client itself met at the
+origin is written into the model, for only those excuse it. What is damaged on a disk is marked so.
 
 Story: `strike` is called every now and then and picks one of the setup's troubles. Lasting ones set
 a time until which a hook of origin or disk does its worst.
@@ -18,7 +18,6 @@ from cachesvc.core.format import TRAILER_BYTES
 from cachesvc.core.ring import MemberTable
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.origin.memory import Fault
-
 from tests.sim.disks import Blob, SimDisk
 from tests.sim.loop import OWNER
 from tests.sim.node import SimNode
@@ -65,7 +64,8 @@ class Faults:
             "slow": self._slow,
             "refuse": self._refuse,
             "cut": self._cut,
-            "disk": lambda: self._break_disk(self._rng.choice(("eio", "emfile", "torn"))),
+            "disk": lambda: self._break_disk(self._rng.choice(("eio", "torn"))),
+            "short": lambda: self._break_disk("emfile"),
             "full": lambda: self._break_disk(self._rng.choice(("enospc", "limit"))),
             "flip": self._flip,
             "swap": self._swap,
@@ -157,7 +157,7 @@ class Faults:
         if self._rng.random() < self._races:
             self._overwrite(name)
         if self._rng.random() < self._races:
-            self._world.loop.call_later(self._rng.random() * 0.01, self._overwrite, name)
+            self._world.loop.call_later(self._rng.random() * 0.02, self._overwrite, name)
 
     # -- nodes and the network
 
@@ -221,7 +221,8 @@ class Faults:
             return
         node.damaged |= what == "torn"
         until = self._world.loop.time() + self._for(1.0) + 0.03
-        self._bad_disks[disk.name] = what, self._rng.choice((0.1, 0.3, 1.0)), until
+        share = self._rng.choice((0.1, 0.3, 1.0 if what != "emfile" else 0.5))
+        self._bad_disks[disk.name] = what, share, until
 
     def _ill(self, disk: SimDisk) -> str:
         what, share, until = self._bad_disks.get(disk.name, ("", 0.0, 0.0))

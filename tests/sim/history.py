@@ -24,7 +24,6 @@ import structlog
 import cachesvc.reader
 from cachesvc.core.errors import ObjectNotFound
 from cachesvc.core.types import ObjectName, ObjectVersion
-
 from tests.sim.client import SimClient
 from tests.sim.faults import Faults
 from tests.sim.loop import Hang, VirtualLoop
@@ -100,7 +99,9 @@ async def _limited(world: World, work: Any, cancel_share: float) -> None:
     """Let a call run to its end, or cancel it on its way; it must end."""
     task = asyncio.ensure_future(work)
     if world.rng.random() < cancel_share:
-        world.loop.call_later(world.rng.choice((0.0, 0.005, 0.05)) * world.rng.random(), task.cancel)
+        world.loop.call_later(
+            world.rng.choice((0.0, 0.005, 0.05)) * world.rng.random(), task.cancel
+        )
     await asyncio.wait([task], timeout=CALL_LIMIT_S)
     if not task.done():
         world.violate("a call never ends")
@@ -288,5 +289,3 @@ def _small_bytes(small_bytes: int) -> Iterator[None]:
 def _unhandled(context: dict[str, Any]) -> str:
     error = context.get("exception")
     return f"unhandled: {context.get('message')} {error!r}"
-
-

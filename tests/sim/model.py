@@ -129,7 +129,8 @@ class Model:
         known = [
             other.version.etag
             for other in self.eras[call.name]
-            if other.version and other.data[asked[0] + at : asked[0] + at + 8] == result[at : at + 8]
+            if other.version
+            and other.data[asked[0] + at : asked[0] + at + 8] == result[at : at + 8]
         ]
         return f"{asked}: wrong from byte {asked[0] + at} (that is of {known or 'no version'})"
 

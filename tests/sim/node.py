@@ -2,8 +2,8 @@
 without sockets.
 
 Rules
-- The lane does what cachesvc/lane.py does: `hit` first, else `read`; for each segment a header, then
-  the bytes, taken from their file as late as they are sent; every message goes through the codec.
+- The lane does what cachesvc/lane.py does: `hit` first, else `read`; for each segment a header,
+  then the bytes, taken from their file as late as they are sent. All messages go through the codec.
 - A crash ends every task of the node at once and leaves only the files. A node that comes back
   recovers step by step while it serves.
 - What a node may never do is held against it here: an InternalError, a ProtocolError, Overloaded
@@ -36,7 +36,6 @@ from cachesvc.versions import Versions
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.v1 import cache_pb2
-
 from tests.sim.disks import SimDisk
 from tests.sim.loop import OWNER
 
@@ -104,7 +103,9 @@ class NodeOrigin:
         self._flying: list[tuple[ObjectVersion, ByteRange, Sink]] = []
 
     async def head(self, name: ObjectName) -> ObjectVersion:
-        return await self._origin.head(name)
+        version = await self._origin.head(name)
+        await asyncio.sleep(self._node.world.setup.latency_s * self._node.world.rng.random() * 3)
+        return version
 
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
         for other, taken, other_sink in self._flying:
@@ -136,7 +137,7 @@ class NodeOrigin:
 
 
 class SimNode:
-    """See above. `light` is set while its network works; `damaged` once its disks were tampered with."""
+    """See above. `light`: its network works. `damaged`: its disks were tampered with."""
 
     def __init__(self, world: World, member: Member) -> None:
         self.world = world
@@ -238,9 +239,10 @@ class SimNode:
             for block_id, blob in disk.blobs():
                 slot = device.index.get(block_id)
                 taken_bytes = -(-len(blob) // 4096) * 4096
-                if slot is not None and not blob.damaged:
-                    if device.index.size_bytes(slot) != taken_bytes:
-                        self.violate(f"the index has a wrong size of a file of {disk.name}")
+                if slot is None or blob.damaged:
+                    continue
+                if device.index.size_bytes(slot) != taken_bytes:
+                    self.violate(f"the index has a wrong size of a file of {disk.name}")
 
     def check_idle(self) -> None:
         """What must hold once nobody asks anything any more."""

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from cachesvc_client.failover import Failover
+from cachesvc_client.receipt import Receipt
+from cachesvc_client.versions import VersionCache
+
 import cachesvc.coalescer
 from cachesvc.answer import Segment
 from cachesvc.coalescer import Coalescer, Flight
@@ -22,14 +26,12 @@ from cachesvc.core.format import TRAILER_BYTES, Trailer, decode, trailer_offset
 from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
+from cachesvc.disk.base import BlockFile
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
 from cachesvc.reader import Reader
 from cachesvc.store import Pin, Store
 from cachesvc.versions import Versions
-from cachesvc_client.failover import Failover
-from cachesvc_client.receipt import Receipt
-from cachesvc_client.versions import VersionCache
 
 Patch = tuple[Any, str, Any]  # where, what, by what
 BUGS: dict[str, Callable[[], Patch]] = {}
@@ -80,7 +82,9 @@ def the_client_checks_nothing() -> Patch:
 def the_origin_ignores_if_match() -> Patch:
     real = MemoryOrigin.fetch
 
-    async def fetch(self: MemoryOrigin, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
+    async def fetch(
+        self: MemoryOrigin, version: ObjectVersion, wanted: ByteRange, sink: Sink
+    ) -> None:
         found, data = self._find(version.name)
         if len(data) != version.size_bytes or not found.cacheable:
             await real(self, version, wanted, sink)
@@ -150,13 +154,15 @@ def the_trailer_is_written_before_the_data() -> Patch:
 
 
 @bug
-def present_pages_are_written_again() -> Patch:
+def the_data_is_written_again_after_its_trailer() -> Patch:
     real = Store._put
 
     def put(
         self: Store, file: Any, trailer: Trailer, first_page: int, data: Any, added: int = -1
     ) -> int:
-        return real(self, file, trailer, first_page, data)
+        taken_bytes = real(self, file, trailer, first_page, data, added)
+        file.pwrite(data, first_page * trailer.block.geometry.page_bytes)
+        return taken_bytes
 
     return Store, "_put", put
 
@@ -223,20 +229,19 @@ def an_extent_is_planned_over_present_pages() -> Patch:
 
 
 @bug
-def room_is_never_made() -> Patch:
-    return Device, "make_room", lambda self, need_bytes, keep: []
+def capacity_is_not_kept() -> Patch:
+    def reserve(self: Store, device: Device, block_id: bytes, need_bytes: int) -> bool:
+        with self._lock:
+            device.reserved_bytes += need_bytes
+        return True
+
+    return Store, "_reserve", reserve
 
 
 @bug
 def a_file_need_not_be_what_its_name_says() -> Patch:
-    def prove(self: Store, device: Device, block_id: bytes, file: Any) -> Trailer | None:
-        raw = file.pread(TRAILER_BYTES, max(0, file.size_bytes() - TRAILER_BYTES))
-        try:
-            return decode(raw)
-        except ValueError:
-            self._forget(device, block_id, "corrupt")
-            self._unlink(device, [block_id])
-            return None
+    def prove(self: Store, block_id: bytes, file: BlockFile) -> Trailer:
+        return decode(file.pread(TRAILER_BYTES, max(0, file.size_bytes() - TRAILER_BYTES)))
 
     return Store, "_prove", prove
 
@@ -250,7 +255,7 @@ def a_dropped_block_stays_in_the_index() -> Patch:
 
 
 @bug
-def a_defect_is_answered_as_one() -> Patch:
+def a_defect_of_a_node_stays_hidden() -> Patch:
     real = Coalescer._fly
 
     async def fly(self: Coalescer, flight: Flight, landing: Any) -> None:

@@ -14,14 +14,14 @@ from cachesvc.core.format import TRAILER_BYTES
 from cachesvc.core.types import Geometry
 
 TROUBLES = (
-    "overwrite", "delete", "crash", "dark", "slow", "refuse", "cut", "disk", "full", "flip",
-    "swap", "truncate", "members", "race",
+    "overwrite", "delete", "crash", "dark", "slow", "refuse", "cut", "disk", "short", "full",
+    "flip", "swap", "truncate", "members", "race",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Times in seconds. A capacity is of one node. troubles: the kinds that happen, and how often."""
+    """Times in seconds. A capacity is of one node. troubles: the kinds, and how often each."""
 
     geometry: Geometry
     node_count: int
@@ -66,9 +66,7 @@ def draw(rng: Random) -> Setup:
     pages = rng.choice((4, 4, 8))
     block_bytes = page_bytes * pages
     extent_min = page_bytes * rng.choice([n for n in (1, 2, 4) if pages % n == 0])
-    geometry = Geometry(
-        block_bytes, page_bytes, extent_min, extent_min * rng.choice((1, 2, pages))
-    )
+    geometry = Geometry(block_bytes, page_bytes, extent_min, extent_min * rng.choice((1, 2, pages)))
     sizes = tuple(_size(rng, geometry) for _ in range(rng.randint(1, 3)))
     kinds = [kind for kind in TROUBLES if rng.random() < 0.45]
     disk_count = rng.choice((1, 1, 2))
@@ -81,7 +79,9 @@ def draw(rng: Random) -> Setup:
         worker_count=rng.randint(1, 3),
         call_count=rng.randint(2, 6),
         object_sizes=sizes,
-        weak_etags=tuple(rng.choice(('W/"same"', "")) if rng.random() < 0.1 else None for _ in sizes),
+        weak_etags=tuple(
+            rng.choice(('W/"same"', "")) if rng.random() < 0.1 else None for _ in sizes
+        ),
         capacity_bytes=disk_count * file_bytes * rng.choice((0, 2, 3, 4, 8, 50)),
         policy=rng.choice(("s3fifo", "lru")),
         max_idle_open_count=rng.choice((0, 1, 2, 4096)),
@@ -90,10 +90,10 @@ def draw(rng: Random) -> Setup:
         max_buffer_bytes=rng.choice((geometry.extent_max_bytes, 1 << 20)),
         write_bytes=page_bytes * rng.choice((1, 2, pages, 64)),
         small_bytes=rng.choice((0, page_bytes, 2 * page_bytes, 1 << 16)),
-        revalidate_s=rng.choice((0.0, 0.02, 0.1, 0.5, 0.5, float("inf"))),
+        revalidate_s=rng.choice((0.0, 0.0, 0.02, 0.1, 0.5, 0.5, float("inf"))),
         chunk_bytes=rng.choice((90, 128, 200, 512, 4096)),
         chunk_pause_s=rng.choice((0.0, 0.001, 0.004)),
-        latency_s=rng.choice((0.0, 0.002, 0.01)),
+        latency_s=rng.choice((0.0, 0.002, 0.01, 0.01)),
         think_s=rng.choice((0.0, 0.01, 0.05)),
         trouble_every_s=rng.choice((0.004, 0.015, 0.05)),
         troubles={kind: rng.choice((1, 1, 3, 6)) for kind in kinds},

@@ -19,7 +19,7 @@ from tests.sim.campaign import one, play
 from tests.sim.planted import BUGS, planted
 
 HISTORIES = 5000
-BUDGET = 300
+BUDGET = 1000
 ROOT = Path(__file__).parents[2]
 MUST_OCCUR = (
     "read", "stat", "cancelled", "crash", "silence", "hung up", "node not reached",

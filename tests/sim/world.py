@@ -17,11 +17,10 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.format import Trailer
+from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.origin.memory import MemoryOrigin
-
 from tests.sim.client import SimClient
 from tests.sim.disks import proven_pages
 from tests.sim.loop import VirtualLoop
@@ -81,7 +80,8 @@ class World:
     def lines(self) -> list[str]:
         """The trace, a line for each event."""
         return [
-            f"{when:10.4f} {what:10} {' '.join(map(str, values))}" for when, what, values in self.log
+            f"{when:10.4f} {what:10} {' '.join(map(str, values))}"
+            for when, what, values in self.log
         ]
 
     # -- the origin
