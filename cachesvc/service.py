@@ -250,7 +250,12 @@ class GrpcService:
             segment.close()
 
     def _message(self, segment: Segment, start: int, end: int) -> bytes | None:
-        data = _load(segment, start, end, self._page_bytes)
+        try:
+            data = _load(segment, start, end, self._page_bytes)
+        except OSError as error:
+            assert segment.pin is not None, "memory does not fail"
+            self._reader.broken(segment.pin, error)
+            return None
         if data is None:
             return None
         sums = _sums(segment, start, end, self._page_bytes)

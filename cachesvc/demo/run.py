@@ -188,7 +188,7 @@ def _progress(console: Console, text: str) -> Iterator[None]:
 
 def _print(console: Console, found: Input, steps: list[Step], output: Path) -> None:
     table = Table(
-        title="cachesvc demo: 3 nodes; an S3 origin with 30 ms to the first byte, 90 MB/s a connection"
+        title="cachesvc demo: 3 nodes; origin with 30 ms to the first byte, 90 MB/s a connection"
     )
     for column in (
         "step",
