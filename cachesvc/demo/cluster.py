@@ -63,7 +63,7 @@ def demo_cluster(root: Path, data: Path) -> Iterator[DemoCluster]:
                 exits, "--node-id", f"demo-{number}", "--data-dir", str(data / f"node-{number}"),
                 "--capacity", "1GiB", "--lane", lanes[number], "--grpc", grpcs[number],
                 "--admin", admins[number], "--members", ",".join(lanes),
-                "--origin-endpoint", origin.url, "--log-level", "error",
+                "--origin-endpoint", origin.url, "--revalidate", "1m", "--log-level", "error",
             )
             for number in range(NODE_COUNT)
         ]  # fmt: skip

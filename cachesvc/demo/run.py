@@ -38,6 +38,7 @@ class Step:
     read_bytes: int
     seconds: float
     mb_s: float
+    origin_heads: int
     origin_gets: int
     origin_bytes: int
     hit_share: float
@@ -123,6 +124,7 @@ def _step(
         read_bytes=read_bytes,
         seconds=seconds,
         mb_s=read_bytes / seconds / 1e6,
+        origin_heads=sum(one.operation == "HeadObject" for one in cluster.origin.requests),
         origin_gets=len(gets),
         origin_bytes=sum(one.body_bytes for one in gets),
         hit_share=answered.get("disk", 0) / max(1, read_bytes),
@@ -197,6 +199,7 @@ def _print(console: Console, found: Input, steps: list[Step], output: Path) -> N
         "MB read",
         "time",
         "MB/s",
+        "origin HEADs",
         "origin GETs",
         "MB from origin",
         "hits",
@@ -205,16 +208,18 @@ def _print(console: Console, found: Input, steps: list[Step], output: Path) -> N
     for step in steps:
         table.add_row(
             step.name, str(step.processes), str(step.objects), f"{step.read_bytes / 1e6:.1f}",
-            f"{step.seconds:.2f} s", f"{step.mb_s:.0f}", str(step.origin_gets),
-            f"{step.origin_bytes / 1e6:.1f}", f"{step.hit_share:.0%}",
+            f"{step.seconds:.2f} s", f"{step.mb_s:.0f}",
+            str(step.origin_heads), str(step.origin_gets), f"{step.origin_bytes / 1e6:.1f}", f"{step.hit_share:.0%}",
         )  # fmt: skip
     if not console.is_terminal:
         console = Console(width=140)
     console.print(table)
     for note in found.notes:
         console.print(f"  {note}")
-    console.print("  hits: bytes that came from the nodes' disks; all others came from the origin,")
-    console.print(
-        "  once, however many processes asked. Every byte was compared by SHA-256: equal."
-    )
+    for line in (
+        "hits: bytes that came from the nodes' disks. All others came from the origin, once,",
+        "however many processes asked. The nodes check a version again (HEAD) after a minute.",
+        "Every byte that any process got was compared by SHA-256: equal.",
+    ):
+        console.print(f"  {line}")
     console.print(f"  written to {output}")
