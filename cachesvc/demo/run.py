@@ -209,7 +209,8 @@ def _print(console: Console, found: Input, steps: list[Step], output: Path) -> N
         table.add_row(
             step.name, str(step.processes), str(step.objects), f"{step.read_bytes / 1e6:.1f}",
             f"{step.seconds:.2f} s", f"{step.mb_s:.0f}",
-            str(step.origin_heads), str(step.origin_gets), f"{step.origin_bytes / 1e6:.1f}", f"{step.hit_share:.0%}",
+            str(step.origin_heads), str(step.origin_gets), f"{step.origin_bytes / 1e6:.1f}",
+            f"{step.hit_share:.0%}",
         )  # fmt: skip
     if not console.is_terminal:
         console = Console(width=140)

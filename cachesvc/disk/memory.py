@@ -64,7 +64,7 @@ class MemoryDisk:
         return self._name
 
     def taken_bytes(self) -> int:
-        return sum(-(-len(data) // _SECTOR_BYTES) * _SECTOR_BYTES for data in self.files.values())
+        return sum(-(-len(data) // _SECTOR_BYTES) * _SECTOR_BYTES for data in list(self.files.values()))
 
     def open(self, block_id: bytes) -> MemoryFile:
         self.fail("open")

@@ -1,7 +1,8 @@
 """Frames of the TCP lane, without any I/O: a fixed prefix, a protobuf header, a raw body.
 
-    prefix, 16 bytes, big endian: magic "CS" | kind u8 | zero u8 | header length u32 | body length
-    u64 header: one message of proto/, by kind body:   the bytes that the header describes
+    prefix, 16 bytes, big endian: magic "CS", kind u8, zero u8, header length u32, body length u64
+    header: one message of proto/, by kind
+    body: the bytes that the header describes
 
 Story: a connection begins with Hello, answered by Welcome. Then the client sends one Stat or Read
 at a time; a Stat is answered by one frame, a Read by one or more ReadAnswer frames, of which the

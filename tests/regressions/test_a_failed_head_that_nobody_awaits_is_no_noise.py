@@ -1,8 +1,8 @@
 """A HEAD whose askers were all cancelled may fail without asyncio complaining in the log.
 
 Story: a caller that finds a HEAD too early for it waits for that one to end before it sends its
-own. If everybody leaves meanwhile and the HEAD fails, nobody had looked at its exception, and the node
-logged "Task exception was never retrieved" with a traceback.
+own. If everybody leaves meanwhile and the HEAD fails, nobody had looked at its exception, and the
+node logged "Task exception was never retrieved" with a traceback.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A reader that waits for a flight while it holds a filled buffer must not wait for itself.
 
 Story: the store takes no page (its disk is full or failed), so a landed extent stays in memory
-until its readers let go. One of them waited for another extent, for which there was no room left because
-of the first: both waited for ever, and with them everybody who came later.
+until its readers let go. One of them waited for another extent, for which there was no room left
+because of the first: both waited for ever, and with them everybody who came later.
 """
 
 from __future__ import annotations
