@@ -4,7 +4,7 @@ Story: a reader that misses asks for pages of a block (`join`). Pages that are a
 are joined; the rest are planned into extents, and each extent becomes a flight: one origin GET into
 one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
 who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
-hold it. When the last holder leaves, it stops.
+hold it. When the last holder leaves, it stops, unless all has landed and only the store is behind.
 
 Rules
 - Everything here runs on the event loop, except `_Landing`, which the origin's fill thread drives;
@@ -281,7 +281,7 @@ class Coalescer:
         elif flight.task is None:
             self._waiting.remove(flight)
             self._over(flight, 0)
-        else:
+        elif not flight.landed(flight.extent.beyond_page - 1):
             self._unlist(flight)
             flight.task.cancel()
 
@@ -346,7 +346,7 @@ class _Landing:
 
     @property
     def cancelled(self) -> bool:
-        return self._flight.holders == 0
+        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
 
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
