@@ -63,7 +63,7 @@ async def _measure(url: str, rounds: int) -> dict[str, Any]:
             wanted = f"bytes={start}-{start + len(buffer) - 1}"
             answer = await client.get_object(Bucket="bench", Key="object", Range=wanted)
             position = 0
-            async for chunk in answer["Body"].content.iter_chunked(MIB):
+            async for chunk in answer["Body"].iter_chunks(MIB):
                 buffer[position : position + len(chunk)] = chunk
                 position += len(chunk)
 

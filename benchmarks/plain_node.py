@@ -11,8 +11,10 @@ from typing import Any
 import grpc
 
 from cachesvc import app, cli, service
+from cachesvc.answer import Segment
+from cachesvc.core.memory import fresh_bytes
 from cachesvc.wire import codec
-from cachesvc.wire.codec import ReadHead
+from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.v1 import cache_pb2
 
 
@@ -25,8 +27,17 @@ class PlainGrpcService(service.GrpcService):
         )
         return super()._methods() | {"Read": read}
 
-    def _chunk(self, head: ReadHead, data: memoryview | bytes = b"") -> Any:
-        return cache_pb2.ReadChunk(header=codec.pack_read_head(head), data=bytes(data))
+    def _message(self, segment: Segment, start: int, end: int) -> Any:
+        sums = service._sums(segment, start, end, self._page_bytes)
+        data, view = fresh_bytes(end - start)
+        segment.read_into(view, start)
+        if not service._right(view, start, sums, self._page_bytes):
+            return None
+        head = ReadHead((SegmentHead(start, end - start, segment.source, sums),))
+        return cache_pb2.ReadChunk(header=codec.pack_read_head(head), data=data)
+
+    def _prefix(self, head: ReadHead) -> Any:
+        return cache_pb2.ReadChunk.FromString(super()._prefix(head))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,6 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
                 time.sleep(0.05)
             figures["recovered"].append(time.perf_counter() - started)
             lane.close()
-    return {
-        f"{BLOCK_COUNT} blocks, {what}, s": max(values) for what, values in figures.items()
-    } | {"mark": "first hit within 5 s"}
+    return {f"{BLOCK_COUNT} blocks, {what}, s": max(values) for what, values in figures.items()} | {
+        "mark": "first hit within 5 s"
+    }

@@ -41,21 +41,22 @@ class Segment:
     parts: list[Part] = field(default_factory=list)
     pin: Pin | None = None
 
-    def read(self, start: int, end: int) -> bytes:
-        """`[start, end)` of the object as a copy, unchecked. Fewer if a file was cut short."""
-        pieces: list[bytes | memoryview] = []
-        position = self.start
+    def read_into(self, view: memoryview, start: int) -> int:
+        """Copy the bytes from `start` of the object on, unchecked; how many there were."""
+        filled, position, end = 0, self.start, start + len(view)
         for part in self.parts:
             length = part.length_bytes if isinstance(part, FilePart) else len(part)
             first, beyond = max(start - position, 0), min(end - position, length)
             position += length
             if first >= beyond:
                 continue
+            room = view[filled : filled + beyond - first]
             if isinstance(part, FilePart):
-                pieces.append(part.pin.pread(part.offset + first, part.offset + beyond))
+                filled += part.pin.readinto(room, part.offset + first)
             else:
-                pieces.append(part[first:beyond])
-        return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], bytes) else b"".join(pieces)
+                room[:] = part[first:beyond]
+                filled += len(room)
+        return filled
 
     def close(self) -> None:
         """Let the pin go. Closing twice is fine."""

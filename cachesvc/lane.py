@@ -44,6 +44,10 @@ _HEADER_BUDGET_BYTES = 48 << 10  # of checksums in one frame's header
 log = structlog.get_logger(__name__)
 
 
+class _Gone(Exception):
+    """The client hung up while it was being answered."""
+
+
 class LaneServer:
     """The lane of one node (lane_thread.Handler). Made and stopped on the event loop."""
 
@@ -215,7 +219,7 @@ class LaneServer:
     def _end(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.pop(connection, None)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ConnectionError):
+        if error is not None and not isinstance(error, _Gone):
             log.error("a request broke", why=repr(error))
         connection.thread.post(lambda: self._free(connection))
 
@@ -242,7 +246,7 @@ class LaneServer:
             with self._patience(connection):
                 answer = await self._reader.read(request)
             await self._stream(connection, answer)
-        except ConnectionError:
+        except _Gone:
             return
         except Exception as error:
             await self._send(connection, [memoryview(_error_frame(_explained(error)))])
@@ -293,7 +297,7 @@ class LaneServer:
             del self._waiting[connection]
 
     async def _send(self, connection: Connection, items: Sequence[Part]) -> None:
-        """Until the connection has taken the items. Raises ConnectionError if it is gone."""
+        """Until the connection has taken the items. Raises _Gone if it is gone."""
         sent: asyncio.Future[None] = self._loop.create_future()
 
         def settle(error: BaseException | None) -> None:
@@ -301,7 +305,7 @@ class LaneServer:
                 if error is None:
                     sent.set_result(None)
                 else:
-                    sent.set_exception(ConnectionError(str(error)))
+                    sent.set_exception(_Gone(str(error)))
 
         def done(error: BaseException | None) -> None:
             self._loop.call_soon_threadsafe(settle, error)

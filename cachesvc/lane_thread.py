@@ -32,6 +32,8 @@ from cachesvc.wire.frame import Kind, RequestDecoder
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
 STALL_S = 60.0  # a client that takes nothing for so long, or does not say Hello, is hung up on
 _RECV_BYTES = 64 << 10
+# What sendfile says of the file; anything else is said of the client's network.
+_FILE_ERRORS = {errno.ENODATA, errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
@@ -145,7 +147,11 @@ class LaneThread(Thread):
     def _work(self) -> None:
         """What was posted meanwhile."""
         while self._inbox:
-            self._inbox.popleft()()
+            work = self._inbox.popleft()
+            try:
+                work()
+            except Exception:
+                log.exception("work on a lane thread broke")
 
     def _stop(self) -> None:
         self._stopping = True
@@ -242,7 +248,11 @@ class LaneThread(Thread):
                 connection.moved_at = time.monotonic()
                 self._handler.serve(connection, *request)
         except CacheError as error:
+            connection.busy = True  # for good: its decoder may not be asked again
             self._handler.refuse(connection, error)
+        except Exception:
+            log.exception("a request broke")
+            self.close(connection)
         self._listen_for(connection)
 
     def _listen_for(self, connection: Connection) -> None:
@@ -312,6 +322,6 @@ class LaneThread(Thread):
 
     def _broken(self, connection: Connection, outgoing: _Outgoing, error: OSError) -> None:
         part = outgoing.items[0]
-        if isinstance(part, FilePart) and error.errno not in (errno.EPIPE, errno.ECONNRESET):
+        if isinstance(part, FilePart) and error.errno in _FILE_ERRORS:
             self._handler.broken(part.pin, error)
         self.close(connection)

@@ -33,6 +33,7 @@ from cachesvc.answer import Answer, Segment, take
 from cachesvc.core.blocks import cuts
 from cachesvc.core.errors import CacheError, InternalError
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
+from cachesvc.core.memory import fresh_bytes
 from cachesvc.core.request import ReadRequest
 from cachesvc.membership.cluster import Cluster
 from cachesvc.reader import Reader
@@ -58,21 +59,26 @@ class Call:
         self.moved_at = time.monotonic()
         self._loop = loop
         self._lock = Lock()
-        self._waiting: Future[Any] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._over = not context.add_callback(self._end)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine on the loop. CancelledError: the client is gone."""
-        with self._lock:
-            if self._over:
-                work.close()
-                raise CancelledError
-            future = self._waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """The result of a coroutine on the loop. CancelledError: the client is gone.
+
+        What the coroutine returned in spite of that is returned, because it may hold something.
+        """
         try:
-            result: T = future.result()
-            return result
+            return asyncio.run_coroutine_threadsafe(self._until_over(work), self._loop).result()
         finally:
             self.moved_at = time.monotonic()
+
+    async def _until_over(self, work: Coroutine[Any, Any, T]) -> T:
+        task = self._loop.create_task(work)
+        with self._lock:
+            self._task = task
+            if self._over:
+                task.cancel()
+        return await task
 
     def close(self, answer: Answer) -> None:
         """Let go of an answer, whether the client is there or not."""
@@ -81,8 +87,9 @@ class Call:
     def _end(self) -> None:
         with self._lock:
             self._over = True
-            if self._waiting is not None:
-                self._waiting.cancel()
+            task = self._task
+        if task is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(task.cancel)
 
 
 class GrpcService:
@@ -179,6 +186,8 @@ class GrpcService:
         try:
             answer = Call(self._loop, context).run(self._reader.stat(codec.unpack_stat(message)))
             return codec.pack_stat_answer(answer.version, answer.fresh_for_s, self._cluster.epoch)
+        except CancelledError:
+            context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except Exception as error:
             _abort(context, error)
 
@@ -188,33 +197,36 @@ class GrpcService:
         self._authorize(context)
         call = Call(self._loop, context)
         self._calls.add(call)
+        answer = None
         try:
             request = codec.unpack_read(message)
             answer = self._reader.hit(request) or call.run(self._reader.read(request))
-            yield self._chunk(ReadHead((), answer.version, answer.fresh_for_s))
+            yield self._prefix(ReadHead((), answer.version, answer.fresh_for_s))
             yield from self._bytes_of(call, answer)
-            yield self._chunk(ReadHead(last=True))
+            yield self._prefix(ReadHead(last=True))
         except CancelledError:
             return
         except Exception as error:
             _abort(context, error)
         finally:
             self._calls.discard(call)
+            if answer is not None:
+                call.close(answer)
 
     def _bytes_of(self, call: Call, answer: Answer, tries: int = CORRUPT_TRIES) -> Iterator[bytes]:
         """The answer's segments as messages. A segment that fails its checksums is read again."""
-        try:
-            while (segment := _take(call, answer)) is not None:
-                position = segment.start
-                for end, message in self._messages(segment):
-                    yield message
-                    position = end
-                    call.moved_at = time.monotonic()
-                if position < segment.start + segment.length_bytes:
-                    again = self._again(call, answer, segment, position, tries)
+        while (segment := _take(call, answer)) is not None:
+            position = segment.start
+            for end, message in self._messages(segment):
+                yield message
+                position = end
+                call.moved_at = time.monotonic()
+            if position < segment.start + segment.length_bytes:
+                again = self._again(call, answer, segment, position, tries)
+                try:
                     yield from self._bytes_of(call, again, tries - 1)
-        finally:
-            call.close(answer)
+                finally:
+                    call.close(again)
 
     def _again(
         self, call: Call, answer: Answer, segment: Segment, position: int, tries: int
@@ -250,21 +262,26 @@ class GrpcService:
             segment.close()
 
     def _message(self, segment: Segment, start: int, end: int) -> bytes | None:
+        """`[start, end)` of a segment as one ReadChunk in wire form, received right behind its
+        header; None if the bytes are not what the checksums say.
+        """
+        sums = _sums(segment, start, end, self._page_bytes)
+        prefix = self._prefix(ReadHead((SegmentHead(start, end - start, segment.source, sums),)))
+        message, view = fresh_bytes(len(prefix) + end - start)
+        view[: len(prefix)] = prefix
+        data = view[len(prefix) :]
         try:
-            data = _load(segment, start, end, self._page_bytes)
+            whole = segment.read_into(data, start) == len(data)
         except OSError as error:
             assert segment.pin is not None, "memory does not fail"
             self._reader.broken(segment.pin, error)
             return None
-        if data is None:
-            return None
-        sums = _sums(segment, start, end, self._page_bytes)
-        return self._chunk(ReadHead((SegmentHead(start, len(data), segment.source, sums),)), data)
+        return message if whole and _right(data, start, sums, self._page_bytes) else None
 
-    def _chunk(self, head: ReadHead, data: memoryview | bytes = b"") -> bytes:
-        """A ReadChunk in wire form."""
+    def _prefix(self, head: ReadHead) -> bytes:
+        """A ReadChunk in wire form, up to its data."""
         header = codec.pack_read_head(replace(head, epoch=self._cluster.epoch)).SerializeToString()
-        return b"".join((codec.pack_chunk_prefix(header, len(data)), data))
+        return codec.pack_chunk_prefix(header, head.body_bytes)
 
     @property
     def _page_bytes(self) -> int:
@@ -314,14 +331,11 @@ def _sums(segment: Segment, start: int, end: int, page_bytes: int) -> bytes:
     return segment.checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES]
 
 
-def _load(segment: Segment, start: int, end: int, page_bytes: int) -> memoryview | None:
-    """`[start, end)` of the segment, checked; None if it is not what the checksums say. Blocks."""
-    data = memoryview(segment.read(start, end))
-    sums = _sums(segment, start, end, page_bytes)
-    if len(data) != end - start:
-        return None
-    for number, (first, beyond) in enumerate(cuts(start, end, page_bytes) if sums else ()):
-        expected = sums[number * CHECKSUM_BYTES : (number + 1) * CHECKSUM_BYTES]
-        if checksum(data[first - start : beyond - start]) != expected:
-            return None
-    return data
+def _right(data: memoryview, start: int, sums: bytes, page_bytes: int) -> bool:
+    """Whether the bytes from `start` of the object on match their checksums, if they have any."""
+    pieces = cuts(start, start + len(data), page_bytes) if sums else ()
+    return all(
+        checksum(data[first - start : beyond - start])
+        == sums[number * CHECKSUM_BYTES : (number + 1) * CHECKSUM_BYTES]
+        for number, (first, beyond) in enumerate(pieces)
+    )

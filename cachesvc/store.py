@@ -88,6 +88,10 @@ class Pin:
         """The bytes `[start, end)` of the block, unchecked. Fewer if the file was cut short."""
         return self._open.file.pread(end - start, start)
 
+    def readinto(self, view: memoryview, start: int) -> int:
+        """The bytes from `start` of the block on, unchecked, into the view; how many there were."""
+        return self._open.file.readinto(view, start)
+
     def page(self, page: int) -> bytes | None:
         """A whole page, checked against its checksum; None if it does not match."""
         block = self._open.trailer.block

@@ -22,6 +22,9 @@ class BlockFile(Protocol):
     def pread(self, size_bytes: int, offset: int) -> bytes:
         """Up to `size_bytes` bytes; fewer only at the end of the file."""
 
+    def readinto(self, view: memoryview, offset: int) -> int:
+        """Fill the view; how many bytes there were, fewer only at the end of the file."""
+
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         """All of `data`, or OSError (some of it may have been written)."""
 

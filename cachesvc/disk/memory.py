@@ -26,6 +26,11 @@ class MemoryFile:
         self._disk.fail("pread")
         return bytes(self.data[offset : offset + size_bytes])
 
+    def readinto(self, view: memoryview, offset: int) -> int:
+        data = self.pread(len(view), offset)
+        view[: len(data)] = data
+        return len(data)
+
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         self._disk.fail("pwrite")
         end = offset + len(data)
@@ -64,7 +69,9 @@ class MemoryDisk:
         return self._name
 
     def taken_bytes(self) -> int:
-        return sum(-(-len(data) // _SECTOR_BYTES) * _SECTOR_BYTES for data in list(self.files.values()))
+        return sum(
+            -(-len(data) // _SECTOR_BYTES) * _SECTOR_BYTES for data in list(self.files.values())
+        )
 
     def open(self, block_id: bytes) -> MemoryFile:
         self.fail("open")

@@ -28,6 +28,15 @@ class NvmeFile:
     def pread(self, size_bytes: int, offset: int) -> bytes:
         return os.pread(self._fd, size_bytes, offset)
 
+    def readinto(self, view: memoryview, offset: int) -> int:
+        filled = 0
+        while filled < len(view):
+            count = os.preadv(self._fd, [view[filled:]], offset + filled)
+            if count == 0:
+                break
+            filled += count
+        return filled
+
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         view = memoryview(data)
         while view:

@@ -10,11 +10,11 @@ range is a part of a span. Pure: no I/O.
 
 from __future__ import annotations
 
-import ctypes
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from cachesvc.core.errors import ProtocolError, RangeError
+from cachesvc.core.memory import fresh_bytes
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.wire.codec import END_OF_OBJECT
 
@@ -22,7 +22,6 @@ Range = tuple[int, int | None]
 Span = tuple[int, int]  # END_OF_OBJECT where the range has no end
 
 _IN_PLACE_BYTES = 64 << 10  # below, a copy costs less than the view
-_HEADER_BYTES = bytes.__basicsize__ - 1
 
 
 def spans(name: ObjectName, ranges: Sequence[Range]) -> list[Span]:
@@ -73,7 +72,9 @@ class Room:
             if self._into is not None:
                 self._views.append(self._into[:size])
             else:
-                data, view = fresh_bytes(size)
+                data, view = b"", memoryview(bytearray(size))
+                if size >= _IN_PLACE_BYTES:
+                    data, view = fresh_bytes(size)
                 self._data.append(data)
                 self._views.append(view)
         self._version = version
@@ -98,17 +99,3 @@ class Room:
         if self._data and len(view) == end - start and len(self._data[index]) == len(view):
             return self._data[index]
         return bytes(view[offset : offset + end - start])
-
-
-def fresh_bytes(size: int) -> tuple[bytes, memoryview]:
-    """A new bytes object of zeros and a view to fill it through, before anybody else sees it.
-
-    CPython lays the content behind the object's header, and says that code which made a bytes
-    object may write to it until it is shared. Small ones are shared from birth: for those the view
-    is of a bytearray, and the first value is empty.
-    """
-    if size < _IN_PLACE_BYTES:
-        return b"", memoryview(bytearray(size))
-    data = bytes(size)
-    raw = (ctypes.c_char * size).from_address(id(data) + _HEADER_BYTES)
-    return data, memoryview(raw).cast("B")

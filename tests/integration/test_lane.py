@@ -458,11 +458,11 @@ def test_a_file_cut_short_during_sendfile_ends_the_connection_and_the_next_read_
     node, version = filled
     block = node.blocks(version)[1]
     with RawClient(node, receive_bytes=8192).greeted() as client:
-        client.ask(ReadRequest(NAME, ((0, None),)))
+        client.ask(ReadRequest(NAME, ((0, None),) * 20))  # more than any socket buffers
         client.receive(100_000)
         os.truncate(node.path_of(block), 500_000)
         with pytest.raises(HungUp):
-            client.receive(END)
+            client.receive(20 * END)
     assert node.count("corrupt_blocks_total", check="length") == 1
     assert node.count("device_healthy", device=str(node.directory)) == 1
     with RawClient(node).greeted() as client:
@@ -550,6 +550,29 @@ def test_an_origin_that_raises_a_bare_connection_error_hangs_nobody(
     node.origin.before = before  # type: ignore[assignment]
     with RawClient(node).greeted() as client, pytest.raises(OSError, match="defect"):
         client.read()
+
+
+def test_a_defect_in_a_hit_hangs_nobody(
+    filled: tuple[InProcessNode, ObjectVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = filled
+    hit, good = node.reader.hit, 0
+
+    def broken(request: ReadRequest) -> Any:
+        if request.ranges[0] == (0, 6):
+            raise ZeroDivisionError
+        return hit(request)
+
+    monkeypatch.setattr(node.reader, "hit", broken)
+    for good in (0, 5):
+        with RawClient(node).greeted() as client:
+            for _ in range(good):  # behind other requests, too
+                client.ask(ReadRequest(NAME, ((0, None),)))
+            client.ask(ReadRequest(NAME, ((0, 6),)))
+            for _ in range(good):
+                assert client.answer()[1] == DATA
+            with pytest.raises(HungUp):
+                client.answer()
 
 
 def test_work_that_breaks_on_a_lane_thread_stops_nobody_else(

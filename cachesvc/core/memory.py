@@ -1,0 +1,27 @@
+"""Bytes objects that are filled in place, so that a large answer is not copied once more.
+
+CPython lays the content of a bytes object behind its header, and its C API lets the code that made
+one write to it until it is shared (PyBytes_FromStringAndSize). Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_HEADER_BYTES = bytes.__basicsize__ - 1
+
+_new = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new.restype = ctypes.py_object
+_new.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+
+
+def fresh_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
+    """A new bytes object of any content, and a writable view of it.
+
+    The caller fills all of the view and lets it go before anybody else sees the object; it keeps
+    the object while the view lives. At least 2 bytes: smaller ones are shared from birth.
+    """
+    assert size_bytes > 1, "empty and one-byte objects are shared"
+    data: bytes = _new(None, size_bytes)
+    raw = (ctypes.c_char * size_bytes).from_address(id(data) + _HEADER_BYTES)
+    return data, memoryview(raw).cast("B")
