@@ -86,10 +86,12 @@ class Answer:
     async def aclose(self) -> None:
         """Let go of everything: segments, fills, the origin's connection of a bypass."""
         self.close()
-        if self.more is not None:
-            await self.more.aclose()
-        if self.resources is not None:
-            await self.resources.aclose()
+        try:
+            if self.more is not None:
+                await self.more.aclose()
+        finally:
+            if self.resources is not None:
+                await self.resources.aclose()
 
 
 async def take(answer: Answer) -> Segment | None:

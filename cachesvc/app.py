@@ -22,6 +22,7 @@ from threading import Event, Thread
 
 import structlog
 import uvloop
+from botocore.exceptions import BotoCoreError
 
 from cachesvc.admin import Admin
 from cachesvc.coalescer import Coalescer
@@ -37,10 +38,11 @@ from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from cachesvc.reader import Reader
 from cachesvc.service import GrpcService
-from cachesvc.store import Store
+from cachesvc.store import MAX_IDLE_OPEN_COUNT, Store
 from cachesvc.versions import Versions
 
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
+RECOVER_PAUSE_S = 0.5
 _LISTEN_BACKLOG = 1024
 
 log = structlog.get_logger(__name__)
@@ -87,17 +89,27 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     loop, geometry, metrics = asyncio.get_running_loop(), Geometry(), Metrics()
     disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     members = _member_list(config)
-    me = Member(_node_id(config), _my_address(config, members), config.grpc, config.weight)
+    address = _my_address(config, members)
+    me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
     cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
     listener = exits.enter_context(_listen(config.lane))
 
-    store = Store(disks, config.capacity, metrics, policy=config.eviction)
+    open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    store = Store(
+        disks,
+        config.capacity,
+        metrics,
+        policy=config.eviction,
+        max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
+    )
     exits.callback(store.close)
     origin = S3Origin(
         S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
         metrics,
     )
     exits.push_async_callback(origin.close)
+    with _telling("origin-endpoint"):
+        await origin.start()
     hop = loop.call_soon_threadsafe
     coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
     exits.push_async_callback(coalescer.close)
@@ -157,8 +169,8 @@ def _recover(store: Store) -> Event:
     stop = Event()
 
     def work() -> None:
-        for _ in store.recover():
-            if stop.is_set():
+        for step in store.recover():
+            if stop.is_set() or (step < 0 and stop.wait(RECOVER_PAUSE_S)):
                 return
         log.info("recovered", blocks=store.stored_count, bytes=store.stored_bytes)
 
@@ -215,6 +227,12 @@ def _my_address(config: NodeConfig, members: MemberList) -> str:
     )
 
 
+def _advertised(address: str, lane: str) -> str:
+    """Where others reach an address: a wildcard is reached on the host of the lane."""
+    host, port = split_address(address)
+    return f"{lane.rpartition(':')[0]}:{port}" if host in ("0.0.0.0", "::") else address
+
+
 def _is_local(host: str) -> bool:
     """Whether one of this machine's own addresses answers to the name."""
     with contextlib.suppress(OSError):
@@ -225,6 +243,14 @@ def _is_local(host: str) -> bool:
                 probe.bind(where)
                 return True
     return False
+
+
+@contextlib.contextmanager
+def _telling(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, BotoCoreError) as error:
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 def _listen(address: str) -> socket.socket:

@@ -5,17 +5,16 @@ that made a fill slower than its network (docs/decisions/0008-fill-buffers-are-r
 
 Rules: a buffer that came back is handed out again only when nobody has a view of it any more. That
 is not a promise of its users but a fact asked of the buffer: a bytearray refuses to change its size
-while a view of it lives. So a slow reader delays the reuse of a buffer and can never see it change.
+while a view of it lives. So a slow reader delays the reuse of a buffer and can never see it change;
+what such readers hold is counted (`lingering_bytes`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from threading import Lock
 
 MIN_BUFFER_BYTES = 64 << 10
 MAX_IDLE_BYTES = 256 << 20
-_LOOK_COUNT = 8  # returned buffers to look at before a new one is made
 
 
 class BufferPool:
@@ -25,33 +24,42 @@ class BufferPool:
         self._max_idle_bytes = max_idle_bytes
         self._lock = Lock()
         self._idle_bytes = 0
-        self._idle: dict[int, deque[bytearray]] = {}
+        self._idle: dict[int, list[bytearray]] = {}
+        self._lingering: list[bytearray] = []
 
     def take(self, size_bytes: int) -> tuple[bytearray, memoryview]:
         """A buffer, to be given back, and a view of its first `size_bytes`, of any content."""
         room_bytes = max(MIN_BUFFER_BYTES, 1 << (size_bytes - 1).bit_length())
         with self._lock:
-            buffer = self._reuse(room_bytes)
+            self._settle()
+            idle = self._idle.get(room_bytes)
+            buffer = idle.pop() if idle else None
+            self._idle_bytes -= room_bytes if buffer is not None else 0
         if buffer is None:
             buffer = bytearray(room_bytes)
         return buffer, memoryview(buffer)[:size_bytes]
 
-    def _reuse(self, room_bytes: int) -> bytearray | None:
-        idle = self._idle.get(room_bytes, deque())
-        for _ in range(min(len(idle), _LOOK_COUNT)):
-            buffer = idle.popleft()
-            if _unseen(buffer):
-                self._idle_bytes -= room_bytes
-                return buffer
-            idle.append(buffer)
-        return None
-
     def give(self, buffer: bytearray) -> None:
-        """Give a buffer back; views of it may live on. Beyond the bound, Python frees it."""
+        """Give a buffer back; views of it may live on."""
         with self._lock:
-            if self._idle_bytes + len(buffer) <= self._max_idle_bytes:
+            self._lingering.append(buffer)
+            self._settle()
+
+    def lingering_bytes(self) -> int:
+        """What slow readers still hold of buffers that were given back."""
+        with self._lock:
+            self._settle()
+            return sum(len(buffer) for buffer in self._lingering)
+
+    def _settle(self) -> None:
+        """Buffers that nobody sees any more become idle; beyond the bound, Python frees them."""
+        lingering, self._lingering = self._lingering, []
+        for buffer in lingering:
+            if not _unseen(buffer):
+                self._lingering.append(buffer)
+            elif self._idle_bytes + len(buffer) <= self._max_idle_bytes:
                 self._idle_bytes += len(buffer)
-                self._idle.setdefault(len(buffer), deque()).append(buffer)
+                self._idle.setdefault(len(buffer), []).append(buffer)
 
 
 def _unseen(buffer: bytearray) -> bool:

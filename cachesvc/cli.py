@@ -175,7 +175,10 @@ def get(
     """Read an object through the cache."""
     with _client(endpoint, origin, token) as client, client.open(uri) as source:
         size_bytes = 0
-        target = sys.stdout.buffer if output is None else output.open("wb")
+        try:
+            target = sys.stdout.buffer if output is None else output.open("wb")
+        except OSError as error:
+            fail(f"{output} cannot be written: {error.strerror}")
         try:
             while chunk := source.read(32 << 20):
                 target.write(chunk)

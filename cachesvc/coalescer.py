@@ -183,7 +183,7 @@ class Coalescer:
         Raises:
             Overloaded: too many flights wait already.
         """
-        pin = self._store.pin(block)
+        pin = self._store.pin(block, hit=False)
         present = 0
         if pin is not None:
             present = pin.present
@@ -217,7 +217,8 @@ class Coalescer:
         """Let waiting flights fly while there is room for them."""
         while self._waiting and self._flying_count < self._max_gets:
             need_bytes = self._waiting[0].extent.length_bytes
-            if self._buffer_bytes and self._buffer_bytes + need_bytes > self._max_buffer_bytes:
+            held_bytes = self._buffer_bytes + self._pool.lingering_bytes()
+            if held_bytes and held_bytes + need_bytes > self._max_buffer_bytes:
                 if not self._flying_count:
                     self._refuse_waiting()
                 return

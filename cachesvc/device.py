@@ -25,6 +25,7 @@ class Device:
         self._share_bytes = capacity_bytes
         self.reserved_bytes = 0
         self.doomed_bytes = 0
+        self.leaving: set[bytes] = set()  # out of the index, their files about to be unlinked
         self.failure = ""
         self.full_until = float("-inf")
         self._policy = policy

@@ -30,7 +30,10 @@ from cachesvc.store import Pin
 from cachesvc.wire.frame import Kind, RequestDecoder
 
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
-STALL_S = 60.0  # a client that takes nothing for so long, or does not say Hello, is hung up on
+STALL_S = 60.0  # a client that takes nothing for so long is hung up on
+HELLO_S = 5.0  # who has not said Hello by then is hung up on
+# A client whose host is gone is noticed after 90 s of silence.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 _RECV_BYTES = 64 << 10
 # What sendfile says of the file; anything else is said of the client's network.
 _FILE_ERRORS = {errno.ENODATA, errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.ENXIO, errno.ENODEV}
@@ -130,7 +133,8 @@ class LaneThread(Thread):
                         self.close(self._connections[fd])
             self._sweep()
         self._epoll.close()
-        os.close(self._wake_fd)
+        wake_fd, self._wake_fd = self._wake_fd, -1  # late posts must not hit another file
+        os.close(wake_fd)
 
     def _ready(self, fd: int, mask: int) -> None:
         if fd == self._wake_fd:
@@ -165,8 +169,9 @@ class LaneThread(Thread):
             return
         self._swept_at = now
         for connection in list(self._connections.values()):
+            limit_s = self._stall_s if connection.greeted else min(HELLO_S, self._stall_s)
             theirs = connection.outgoing or not connection.greeted
-            if theirs and now - connection.moved_at > self._stall_s:
+            if theirs and now - connection.moved_at > limit_s:
                 self.close(connection)
 
     # -- connections
@@ -196,6 +201,9 @@ class LaneThread(Thread):
         """Take over a new connection (on this thread)."""
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         connection = Connection(sock, self)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, connection.mask)

@@ -41,11 +41,18 @@ from cachesvc.disk.base import BlockFile, Disk
 from cachesvc.metrics import Metrics
 
 MAX_IDLE_OPEN_COUNT = 4096  # open files kept for the next reader
+RECOVER_TRIES = 100  # scans of a device that is short of descriptors, with pauses between
 FULL_REST_S = 30.0  # how long a full device is left alone
 _STRIPES = 256
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_FILE = {errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ESPIPE}  # something else has its name
+_NO_FILE = {
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ESPIPE,
+    errno.ENOTDIR,
+}  # something else has its name
 
 log = structlog.get_logger(__name__)
 
@@ -156,37 +163,40 @@ class Store:
 
     # -- reading
 
-    def pin(self, block: BlockRef) -> Pin | None:
-        """A hold on the block, or None if it is not here. Opens the file if no one has it open."""
+    def pin(self, block: BlockRef, *, hit: bool = True) -> Pin | None:
+        """A hold on the block, or None if it is not here. Opens the file if no one has it open.
+
+        hit False: a look or a write, of which the eviction policy is not told.
+        """
         with self._lock:
             opened = self._open_blocks.get(block.id)
             if opened is not None:
-                self._hold(block.id, opened)
+                self._hold(block.id, opened, hit)
                 return Pin(self, opened)
             home = next((d for d in self.devices if d.index.get(block.id) is not None), None)
-            places = self.devices if self.recovering else []
-        places = [home] if home else places
-        with self._stripes[block.id[0]] if places else nullcontext():
+            unsure = self.recovering
+        places = [home] if home else self.devices if unsure else []
+        with self._stripes[block.id[0]] if unsure else nullcontext():
             for device in places:
-                opened = self._open(device, block.id)
+                opened = self._open(device, block.id, hit)
                 if opened is not None:
                     return Pin(self, opened)
         return None
 
-    def _hold(self, block_id: bytes, opened: OpenBlock) -> None:
+    def _hold(self, block_id: bytes, opened: OpenBlock, hit: bool) -> None:
         opened.refs += 1
         self._idle.pop(block_id, None)
-        slot = opened.device.index.get(block_id)
+        slot = opened.device.index.get(block_id) if hit else None
         if slot is not None:
             opened.device.index.touch(slot)
 
-    def _open(self, device: Device, block_id: bytes) -> OpenBlock | None:
+    def _open(self, device: Device, block_id: bytes, hit: bool) -> OpenBlock | None:
         if device.failure:
             return None
         try:
             file = device.disk.open(block_id)
         except FileNotFoundError:
-            self._forget(device, block_id, "lost")
+            self._lost(device, block_id)
             return None
         except OSError as error:
             self._unproven(device, block_id, error)
@@ -194,13 +204,23 @@ class Store:
         opened = None
         try:
             trailer = self._prove(block_id, file)
-            opened = self._register(device, block_id, file, trailer, file.taken_bytes())
+            opened = self._register(device, block_id, file, trailer, hit)
         except (FormatError, OSError) as error:
             self._unproven(device, block_id, error)
         finally:
             if opened is None or opened.file is not file:
                 file.close()
         return opened
+
+    def _lost(self, device: Device, block_id: bytes) -> None:
+        """Its file is gone: forget the block, unless a writer has made it anew meanwhile."""
+        with self._stripes[block_id[0]]:
+            try:
+                device.disk.open(block_id).close()
+            except FileNotFoundError:
+                self._forget(device, block_id, "lost")
+            except OSError as error:
+                self._disk_error(device, error)
 
     def _unproven(self, device: Device, block_id: bytes, error: FormatError | OSError) -> None:
         """What stands in the block's place is no block file of ours, or its disk fails."""
@@ -209,8 +229,8 @@ class Store:
             return
         log.warning("block dropped", block=block_id.hex(), why=str(error))
         self._metrics.corrupt_blocks.labels("trailer").inc()
-        self._forget(device, block_id, "corrupt")
-        self._unlink(device, [block_id])
+        if self._forget(device, block_id, "corrupt") or self.recovering:
+            self._unlink(device, [block_id])
 
     def _prove(self, block_id: bytes, file: BlockFile) -> Trailer:
         """The trailer, if the file is what its name says; else FormatError."""
@@ -223,16 +243,20 @@ class Store:
         return trailer
 
     def _register(
-        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, taken_bytes: int
+        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, hit: bool
     ) -> OpenBlock | None:
         """Share a freshly opened file; someone else's, if they were faster."""
+        taken_bytes = file.taken_bytes()
         with self._lock:
             opened = self._open_blocks.get(block_id)
             if opened is not None:
-                self._hold(block_id, opened)
+                self._hold(block_id, opened, hit)
                 return opened
-            if device.failure or (device.index.get(block_id) is None and not self.recovering):
+            slot = device.index.get(block_id)
+            if device.failure or (slot is None and not self.recovering):
                 return None
+            if slot is not None and hit:
+                device.index.touch(slot)
             return self._share(device, block_id, file, trailer, taken_bytes)
 
     def _share(
@@ -240,11 +264,8 @@ class Store:
     ) -> OpenBlock:
         opened = OpenBlock(device, file, trailer)
         opened.taken_bytes = taken_bytes
-        slot = device.index.get(block_id)
-        if slot is None:
+        if device.index.get(block_id) is None:
             device.index.add(block_id, taken_bytes)
-        else:
-            device.index.touch(slot)
         self._open_blocks[block_id] = opened
         return opened
 
@@ -282,7 +303,7 @@ class Store:
         return stored
 
     def _write(self, block: BlockRef, first_page: int, data: memoryview, checksums: bytes) -> bool:
-        pin = self.pin(block)
+        pin = self.pin(block, hit=False)
         if pin is not None:
             opened = pin._open
             try:
@@ -419,12 +440,15 @@ class Store:
 
     def _reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         with self._lock:
+            if block_id in device.leaving:
+                return False
             device.regrow(self._clock())
             victims = device.make_room(need_bytes, lambda other: self._stays(other, block_id))
             if victims is None:
                 return False
             for victim, _ in victims:
                 self._detach(victim)
+                device.leaving.add(victim)
             fits = device.used_bytes + need_bytes <= device.capacity_bytes
             device.reserved_bytes += need_bytes if fits else 0
         self._unlink(device, [victim for victim, _ in victims])
@@ -463,6 +487,7 @@ class Store:
             slot = opened.device.index.get(block_id)
             assert slot is not None, f"{opened.trailer.block} is live and not in the index"
             opened.device.index.remove(slot)
+            opened.device.leaving.add(block_id)
             size_bytes = opened.taken_bytes
             self._detach(block_id)
         log.warning("block dropped", block=str(opened.trailer.block), why=f"{check} check failed")
@@ -474,23 +499,27 @@ class Store:
         """Reading the pinned file failed: decide by errno what that says about its device."""
         self._disk_error(pin._open.device, error)
 
-    def _forget(self, device: Device, block_id: bytes, reason: str) -> None:
+    def _forget(self, device: Device, block_id: bytes, reason: str) -> bool:
+        """Take a block out of the index; whether it was there."""
         with self._lock:
             slot = device.index.get(block_id)
             if slot is None:
-                return
+                return False
             size_bytes = device.index.size_bytes(slot)
             device.index.remove(slot)
             self._detach(block_id)
         self._metrics.evicted_bytes.labels(reason).inc(size_bytes)
+        return True
 
     def _unlink(self, device: Device, block_ids: list[bytes]) -> None:
-        for block_id in block_ids:
-            try:
+        """Remove the files; from now on the blocks may come again."""
+        try:
+            for block_id in block_ids:
                 device.disk.unlink(block_id)
-            except OSError as error:
-                self._disk_error(device, error)
-                return
+        except OSError as error:
+            self._disk_error(device, error)
+        with self._lock:
+            device.leaving.difference_update(block_ids)
 
     def _write_error(self, device: Device, error: OSError) -> None:
         """A full device uses what fits for a while, then tries its whole share again."""
@@ -525,28 +554,33 @@ class Store:
     # -- restart
 
     def recover(self) -> Iterator[int]:
-        """Take in what stands on the disks, one block a step (its number so far), while serving
-        goes on.
+        """Take in what stands on the disks, one block a step, while serving goes on. Each step
+        yields the blocks of its device so far; -1 asks for a pause, because descriptors are short.
 
         Files that cannot prove who they are are removed. Beyond the capacity, eviction begins at
         once.
         """
-        found_count = 0
         for device in self.devices:
-            try:
-                unopened = []
-                for block_id in device.disk.scan():
-                    taken_in = self._recover_block(device, block_id)
-                    if not taken_in:
-                        unopened.append(block_id)
-                    found_count += taken_in
-                    yield found_count
-                for block_id in unopened:  # short of descriptors: once more, then it must go
-                    found_count += self._recover_block(device, block_id, last_try=True)
-                    yield found_count
-            except OSError as error:
-                self._disk_error(device, error)
+            for _ in range(RECOVER_TRIES):
+                try:
+                    yield from self._recover_device(device)
+                    break
+                except OSError as error:
+                    self._disk_error(device, error)
+                    if device.failure:
+                        break
+                    yield -1
         self.recovering = False
+
+    def _recover_device(self, device: Device) -> Iterator[int]:
+        unopened = []
+        for block_id in device.disk.scan():
+            if not self._recover_block(device, block_id):
+                unopened.append(block_id)
+            yield len(device.index)
+        for block_id in unopened:  # short of descriptors: once more, then it must go
+            self._recover_block(device, block_id, last_try=True)
+            yield len(device.index)
 
     def _recover_block(self, device: Device, block_id: bytes, *, last_try: bool = False) -> int:
         with self._stripes[block_id[0]]:
@@ -557,7 +591,7 @@ class Store:
             if homes:  # written again there, while this device was out of use
                 self._unlink(device, [block_id])
                 return 0
-            opened = self._open(device, block_id)
+            opened = self._open(device, block_id, hit=False)
             if opened is None:
                 if last_try:
                     self._unlink(device, [block_id])

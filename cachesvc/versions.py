@@ -6,8 +6,8 @@ counts from the moment its HEAD was sent, so "at most max_age old" means: this v
 at some moment no earlier than max_age before the call. A HEAD that was sent too early for a caller
 is waited for and not believed: the caller joins the next one.
 
-Rules: a 404 is remembered for a short time, other failures never; the table is bounded, least
-recently used first.
+Rules: a 404 is remembered for a short time, other failures never; the table is bounded, the
+oldest check leaves first.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cachesvc.core.errors import CacheError, ObjectNotFound
+from cachesvc.core.errors import CacheError, ObjectNotFound, Overloaded
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.origin.base import Origin
 
 MAX_ENTRY_COUNT = 200_000
+MAX_HEAD_COUNT = 4096
 MAX_NOT_FOUND_AGE_S = 1.0
 
 
@@ -104,6 +105,8 @@ class Versions:
             await asyncio.wait([task])
 
     def _start(self, name: ObjectName) -> tuple[float, asyncio.Task[Checked]]:
+        if len(self._heads) >= MAX_HEAD_COUNT:
+            raise Overloaded(f"{name}: {MAX_HEAD_COUNT} version checks are under way, the most")
         started_at = self._clock()
         task = asyncio.get_running_loop().create_task(self._head(name, started_at))
         task.add_done_callback(_noticed)
@@ -122,7 +125,6 @@ class Versions:
                 self._entries.popitem(last=False)
             return checked
         except CacheError as error:
-            self._entries.pop(name, None)
             raise error.with_traceback(None) from None
         finally:
             del self._heads[name]

@@ -108,7 +108,9 @@ def taken_bytes(segment: Segment, page_bytes: int) -> bytes:
     return bytes(data)
 
 
-async def received(answer: Answer, page_bytes: int = GEOMETRY.page_bytes) -> list[tuple[int, bytes]]:
+async def received(
+    answer: Answer, page_bytes: int = GEOMETRY.page_bytes
+) -> list[tuple[int, bytes]]:
     """All of an answer, as (start, bytes) a segment; the answer is closed."""
     pieces = []
     try:
@@ -154,7 +156,7 @@ async def open_rig(
     revalidate_s: float = 10.0,
     **coalescing: int,
 ) -> AsyncIterator[Rig]:
-    """A rig; at the end no flight, buffer or descriptor may be left, and the loop had no complaint."""
+    """A rig; at the end no flight, buffer or descriptor is left, and the loop had no complaint."""
     loop = asyncio.get_running_loop()
     faults: list[str] = []
     loop.set_exception_handler(lambda _loop, context: faults.append(str(context)))
@@ -165,7 +167,9 @@ async def open_rig(
     for _ in store.recover():
         pass
     hop = loop.call_soon_threadsafe
-    coalescer = Coalescer(origin, store, metrics, hop, **({"write_bytes": geometry.extent_min_bytes} | coalescing))
+    coalescer = Coalescer(
+        origin, store, metrics, hop, **({"write_bytes": geometry.extent_min_bytes} | coalescing)
+    )
     versions = Versions(origin, revalidate_s, clock)
     reader = Reader(origin, store, coalescer, versions, metrics, geometry)
     rig = Rig(origin, disks, metrics, store, coalescer, versions, reader, clock, faults)

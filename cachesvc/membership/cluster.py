@@ -84,7 +84,7 @@ class Cluster:
                 f"not {hello.protocol_version}: upgrade the older side"
             )
         if not trusted:
-            self.check_token(hello.token, hello.client_id or "a client")
+            self.check_token(hello.token, hello.client_id[:100] or "a client")
         if hello.HasField("member"):
             self.learn(codec.unpack_member(hello.member))
         return cluster_pb2.Welcome(

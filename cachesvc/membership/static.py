@@ -103,7 +103,10 @@ class StaticMembership:
                     self._cluster.keep_only(set(self._members.addresses))
             except (OSError, ValueError) as error:
                 log.warning("member list not read; keeping the last one", why=str(error))
-            await self.round()
+            try:
+                await self.round()
+            except Exception:
+                log.exception("a round of introductions broke")
 
     async def _introduce(self, address: str) -> None:
         try:
@@ -115,7 +118,7 @@ class StaticMembership:
             self._cluster.learn(next(m for m in theirs if m.node_id == welcome.node_id))
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             return
-        except (CacheError, StopIteration, OSError) as error:
+        except (CacheError, StopIteration, OSError, ValueError) as error:
             log.warning("member refused", address=address, why=str(error))
 
     async def _hello(self, address: str) -> cluster_pb2.Welcome:

@@ -36,6 +36,7 @@ from cachesvc.origin.base import Sink
 from cachesvc.origin.connections import Connection, Connections, Endpoint
 from cachesvc.origin.http1 import Answer, CutShort, Head, WrongAnswer
 
+LEAST_BYTES_PER_S = 100_000  # of a GET's body, beyond read_timeout_ms; slower is broken
 SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed
 ERROR_BODY_MAX_BYTES = 16 << 10
 
@@ -242,6 +243,8 @@ class Transfer:
         chunked = answer.head.chunked
         chunk_left = 0 if chunked else total_bytes
         told_bytes = self.landed_bytes
+        limit_s = self._read_timeout_ms / 1000 + (total_bytes - told_bytes) / LEAST_BYTES_PER_S
+        deadline_s = time.monotonic() + limit_s
         try:
             while (begin := self.landed_bytes) < total_bytes:
                 if not chunk_left:
@@ -255,6 +258,8 @@ class Transfer:
                     raise CutShort(f"the connection was cut after {begin} of {total_bytes} bytes")
                 self._received_bytes += count
                 self.landed_bytes += count
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(f"slower than {LEAST_BYTES_PER_S} bytes/s")
                 chunk_left -= count
                 if chunked and not chunk_left and answer.read_line():
                     raise WrongAnswer("a chunk is longer than it says")

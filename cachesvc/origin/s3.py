@@ -37,7 +37,12 @@ from cachesvc.origin.base import BypassStream, Listing, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
 from cachesvc.origin.fetch import Outcome, Result, Transfer
-from cachesvc.origin.s3_client import S3Settings, open_client, tls_context
+from cachesvc.origin.s3_client import (
+    MAX_STREAM_COUNT,
+    S3Settings,
+    open_client,
+    tls_context,
+)
 from cachesvc.origin.signing import Signer
 
 __all__ = ["S3Origin", "S3Settings"]
@@ -64,6 +69,8 @@ class S3Origin:
         self._starting = asyncio.Lock()
         self._threads = ThreadPoolExecutor(settings.max_gets, thread_name_prefix="fill")
         self._transfers: set[Transfer] = set()
+        self._stream_count = 0
+        self._call_limit_s = (settings.connect_timeout_ms + 2 * settings.read_timeout_ms) / 1000
         self._client: Any = None
         self._connections: Connections | None = None
         self._endpoint = settings.endpoint_url or "AWS S3"
@@ -115,6 +122,8 @@ class S3Origin:
     ) -> AsyncIterator[BypassStream]:
         """See `Origin.stream`. One more HEAD where S3 has no answer for an empty range."""
         client = await self._ready()
+        if self._stream_count >= MAX_STREAM_COUNT:
+            raise Overloaded(f"{name}: {MAX_STREAM_COUNT} uncached reads are under way, the most")
 
         async def get(http_range: str | None) -> dict[str, Any]:
             wanted = {"Bucket": name.bucket, "Key": name.key}
@@ -125,15 +134,16 @@ class S3Origin:
             )
             return answer
 
-        opened, body = await bypass.open_stream(self.head, get, name, start, end)
-        if body is None:
-            yield opened
-            return
+        self._stream_count += 1
+        body = None
         try:
+            opened, body = await bypass.open_stream(self.head, get, name, start, end)
             yield opened
         finally:
-            self._metrics.origin_bytes.inc(body.received_bytes)
-            body.close()
+            self._stream_count -= 1
+            if body is not None:
+                self._metrics.origin_bytes.inc(body.received_bytes)
+                body.close()
 
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
         """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
@@ -276,7 +286,8 @@ class S3Origin:
         failures = 0
         while True:
             try:
-                answer = await call()
+                async with asyncio.timeout(self._call_limit_s):
+                    answer = await call()
             except blame.CALL_ERRORS as error:
                 status = blame.status_of(error)
                 if status or blame.may_pass(error):

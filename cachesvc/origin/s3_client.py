@@ -18,6 +18,8 @@ from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore.httpsession import get_cert_path
 
+MAX_STREAM_COUNT = 32  # bypasses at a time; the pool has room for HEADs beside them
+
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
@@ -73,7 +75,7 @@ def _client_config(settings: S3Settings, addressing: str | None) -> AioConfig:
         signature_version=UNSIGNED if settings.anonymous else "s3v4",
         connect_timeout=settings.connect_timeout_ms / 1000,
         read_timeout=settings.read_timeout_ms / 1000,
-        max_pool_connections=max(10, settings.max_gets),
+        max_pool_connections=MAX_STREAM_COUNT + max(10, settings.max_gets),
         retries={"total_max_attempts": 1, "mode": "standard"},
         proxies={},
         request_checksum_calculation="when_required",

@@ -46,11 +46,11 @@ class ClientConfig:
     """A node that takes longer to accept a connection is down. Default 50."""
 
     hello_timeout_ms: int = 2000
-    """A node that takes longer to say Welcome is down. Default 1000."""
+    """A node that takes longer to say Welcome is down. Default 2000."""
 
     silence_ms: int = 3000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
-    Default 2000."""
+    Default 3000."""
 
     grpc_silence_ms: int = 15_000
     """The same over gRPC, where a node says nothing while it fills. Default 15000."""

@@ -91,7 +91,7 @@ class Rpc:
                 receipt = Receipt(request, target, page_bytes, who)
                 return self._read(channel, request, receipt, epoch)
         except NodeUnavailable:
-            self._drop(member.grpc_address)
+            self._drop(member.grpc_address, channel)
             raise
 
     def close(self) -> None:
@@ -186,11 +186,14 @@ class Rpc:
         ]
         return grpc.insecure_channel(address, options)
 
-    def _drop(self, address: str) -> None:
+    def _drop(self, address: str, failed: grpc.Channel) -> None:
+        """Use the channel no more, unless another one took its place. Calls that are still under
+        way on it go on; it closes when the last of them lets it go.
+        """
         with self._changed:
-            known = self._channels.pop(address, None)
-        if known is not None:
-            known[0].close()
+            known = self._channels.get(address)
+            if known is not None and known[0] is failed:
+                del self._channels[address]
 
     @contextmanager
     def _errors(self, address: str) -> Iterator[None]:

@@ -1,11 +1,11 @@
-"""The gRPC service of a real server, called with the plain generated stubs, as any language would."""
+"""The gRPC service of a real server, called with plain generated stubs, as any language would."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source
 from cachesvc.disk.nvme import NvmeFile
+from cachesvc.origin.base import BypassStream
 from cachesvc.origin.memory import Fault
 from cachesvc.service import CHUNK_BYTES, SERVICE
 from cachesvc.wire import codec
@@ -35,10 +36,14 @@ RANGES = [
 ]
 
 
+def plain_stub(wire: grpc.Channel) -> Any:
+    return cache_pb2_grpc.CacheStub(wire)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
-def stubs(node: InProcessNode) -> Iterator[cache_pb2_grpc.CacheStub]:
+def stubs(node: InProcessNode) -> Iterator[Any]:
     with channel(node) as wire:
-        yield cache_pb2_grpc.CacheStub(wire)
+        yield plain_stub(wire)
 
 
 @contextmanager
@@ -192,13 +197,13 @@ def test_every_failure_has_its_status_and_its_code(node: InProcessNode, stub: An
 def test_bytes_that_are_no_message_are_an_error_and_no_harm(node: InProcessNode) -> None:
     node.put(DATA)
     with channel(node) as wire:
-        raw = wire.unary_stream(f"/{SERVICE}/Read")
+        raw = wire.unary_stream(f"/{SERVICE}/Read", bytes, bytes)
         with pytest.raises(grpc.RpcError):
             list(raw(b"\xff\xff\xff"))
-        assert failure(lambda: wire.unary_unary(f"/{SERVICE}/Nothing")(b""))[0] is (
+        assert failure(lambda: wire.unary_unary(f"/{SERVICE}/Nothing", bytes, bytes)(b""))[0] is (
             grpc.StatusCode.UNIMPLEMENTED
         )
-        assert read(cache_pb2_grpc.CacheStub(wire), (0, 9)) == DATA[:9]
+        assert read(plain_stub(wire), (0, 9)) == DATA[:9]
 
 
 def test_a_fill_that_breaks_off_is_an_error_and_no_short_answer(
@@ -210,7 +215,7 @@ def test_a_fill_that_breaks_off_is_an_error_and_no_short_answer(
     async def before(op: str, name: ObjectName, wanted: ByteRange | None) -> Fault | None:
         return Fault(1000) if op == "get" and wanted and wanted.start >= third else None
 
-    node.origin.before = before  # type: ignore[assignment]
+    node.origin.before = before
     status, code, text = failure(lambda: read(stub))
     assert (status, code) == (grpc.StatusCode.UNAVAILABLE, cluster_pb2.ERROR_CODE_ORIGIN)
     assert "s3://bucket/key" in text
@@ -223,7 +228,7 @@ def test_a_defect_says_nothing_of_itself(node: InProcessNode, stub: Any) -> None
     async def before(op: str, name: ObjectName, wanted: ByteRange | None) -> Fault | None:
         raise ZeroDivisionError("the secret")
 
-    node.origin.before = before  # type: ignore[assignment]
+    node.origin.before = before
     for call in (lambda: stub.Stat(stat_of()), lambda: read(stub)):
         status, code, text = failure(call)
         assert (status, code) == (grpc.StatusCode.INTERNAL, cluster_pb2.ERROR_CODE_INTERNAL)
@@ -249,9 +254,9 @@ def test_only_the_right_token_is_served(tmp_path: Path) -> None:
                 assert code == cluster_pb2.ERROR_CODE_UNAUTHENTICATED
                 assert "sesame" not in text
         assert node.origin.log == []
-        metadata = [("authorization", "Bearer sesame")]
-        assert stub.Hello(hello, metadata=metadata).node_id == "node-1"
-        data = [chunk.data for chunk in stub.Read(request_of(), metadata=metadata)]
+        right = [("authorization", "Bearer sesame")]
+        assert stub.Hello(hello, metadata=right).node_id == "node-1"
+        data = [chunk.data for chunk in stub.Read(request_of(), metadata=right)]
         assert b"".join(data) == DATA
 
 
@@ -313,33 +318,23 @@ def test_a_client_that_leaves_in_mid_answer_leaves_no_pin(
 
 @pytest.mark.parametrize("bypass", [False, True])
 def test_an_answer_whose_client_left_before_its_first_byte_is_given_back(
-    node: InProcessNode, bypass: bool
+    node: InProcessNode, bypass: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.put(DATA)
     with stubs(node) as stub:
         assert read(stub) == DATA
     closed: list[bool] = []
-    inner = node.origin.stream
+    opening = node.origin.stream
 
-    @contextmanager
-    def noted() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            closed.append(True)
+    @asynccontextmanager
+    async def stream(*asked: Any) -> AsyncIterator[BypassStream]:
+        async with opening(*asked) as opened:
+            try:
+                yield opened
+            finally:
+                closed.append(True)
 
-    def stream(*args: Any) -> Any:
-        from contextlib import asynccontextmanager
-
-        @asynccontextmanager
-        async def noting() -> Any:
-            with noted():
-                async with inner(*args) as opened:
-                    yield opened
-
-        return noting()
-
-    node.origin.stream = stream  # type: ignore[method-assign]
+    monkeypatch.setattr(node.origin, "stream", stream)
 
     class Context:
         """A call whose client has just said goodbye."""

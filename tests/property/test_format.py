@@ -56,7 +56,8 @@ def trailers(draw: st.DrawFn) -> Trailer:
     return Trailer(block, present, sums)
 
 
-BLOCK = BlockRef(ObjectVersion(ObjectName("b" * 255, "k" * 1024), "e" * 256, 8 << 20), 0, Geometry())
+LONGEST = ObjectVersion(ObjectName("b" * 255, "k" * 1024), "e" * 256, 8 << 20)
+BLOCK = BlockRef(LONGEST, 0, Geometry())
 
 
 def full_trailer() -> Trailer:

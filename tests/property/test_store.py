@@ -195,25 +195,24 @@ class StoreMachine(RuleBasedStateMachine):
 class MemoryMachine(StoreMachine):
     """With disks that fill up."""
 
-    disks: list[MemoryDisk]
-
     def make_disks(self) -> list[Disk]:
-        return [MemoryDisk("one"), MemoryDisk("two")]
+        self.memories = [MemoryDisk("one"), MemoryDisk("two")]
+        return [*self.memories]
 
     def disk_bytes(self) -> int:
-        return sum(disk.taken_bytes() for disk in self.disks)
+        return sum(disk.taken_bytes() for disk in self.memories)
 
     def check_nothing_open(self) -> None:
-        assert [disk.open_count for disk in self.disks] == [0, 0]
+        assert [disk.open_count for disk in self.memories] == [0, 0]
 
     @rule(which=st.integers(0, 1), files=st.integers(0, 6))
     def limit_the_disk(self, which: int, files: int) -> None:
-        self.disks[which].limit_bytes = files * FILE_BYTES
+        self.memories[which].limit_bytes = files * FILE_BYTES
 
     @rule()
     def rest(self) -> None:
         self.clock.now += FULL_REST_S
-        for disk in self.disks:
+        for disk in self.memories:
             disk.limit_bytes = 1 << 30
 
 
@@ -241,12 +240,15 @@ class DamagedMachine(MemoryMachine):
 
     @rule(data=st.data(), bit=st.integers(0, 8 * FILE_BYTES - 1))
     def flip(self, data: st.DataObject, bit: int) -> None:
-        files = [(disk, name) for disk in self.disks for name in sorted(disk.files)]
+        files = [(disk, name) for disk in self.memories for name in sorted(disk.files)]
         files = [(disk, name) for disk, name in files if disk.files[name]]
         if files:
             disk, name = data.draw(st.sampled_from(files))
             disk.flip(name, bit)
-            self.pins = [kept for kept in self.pins if kept[1].id != name or kept[0].close()]
+            for pin, block, _ in self.pins:
+                if block.id == name:
+                    pin.close()
+            self.pins = [kept for kept in self.pins if kept[0].opened is not None]
 
     @rule(
         which=st.integers(0, 1),
@@ -258,11 +260,11 @@ class DamagedMachine(MemoryMachine):
             if asked == op:
                 raise OSError(number, os.strerror(number))
 
-        self.disks[which].fail = fail
+        self.memories[which].fail = fail
 
     @rule()
     def mend(self) -> None:
-        for disk in self.disks:
+        for disk in self.memories:
             disk.fail = lambda _op: None
 
     @rule(capacity_bytes=st.sampled_from([CAPACITY_BYTES, CAPACITY_BYTES // 2]))
@@ -293,13 +295,21 @@ class DamagedMachine(MemoryMachine):
             assert used <= self.capacity_bytes
 
 
+class NamedDisk(NvmeDisk):
+    """A directory that goes by its last name, so that placement is the same on every run."""
+
+    @property
+    def name(self) -> str:
+        return self._directory.name
+
+
 class NvmeMachine(StoreMachine):
     """On two real directories."""
 
     def make_disks(self) -> list[Disk]:
         self.root = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
         self.open_before = len(os.listdir("/proc/self/fd"))
-        return [NvmeDisk(self.root / "one"), NvmeDisk(self.root / "two")]
+        return [NamedDisk(self.root / "one"), NamedDisk(self.root / "two")]
 
     def disk_bytes(self) -> int:
         return sum(path.stat().st_blocks * 512 for path in self.root.glob("*/blocks/*/*"))

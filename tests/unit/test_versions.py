@@ -164,9 +164,7 @@ def test_no_answer_is_older_than_asked_for_whatever_the_order() -> None:
             age_s = chance.choice([None, 0.0, 0.5, 1.0, 5.0])
             version = await bench.get(age_s)
             not_before = began - min(2.0, 2.0 if age_s is None else age_s)
-            gone = next(
-                (eras[i + 1][0] for i, (_, v) in enumerate(eras[:-1]) if v == version), INF
-            )
+            gone = next((eras[i + 1][0] for i, (_, v) in enumerate(eras[:-1]) if v == version), INF)
             assert gone >= not_before
 
         tasks, gates = [], [bench.go]
