@@ -150,6 +150,7 @@ class Coalescer:
         max_buffer_bytes: int = MAX_BUFFER_BYTES,
         write_bytes: int = WRITE_BYTES,
     ) -> None:
+        assert write_bytes > 0, f"write_bytes is {write_bytes}"
         self._origin = origin
         self._store = store
         self._metrics = metrics
@@ -342,6 +343,8 @@ class _Landing:
     def view(self) -> memoryview:
         flight = self._flight
         if flight.buffer is None:
+            assert not flight.done, "landing on a flight that is over"
+            assert not self._hashed_bytes, "the buffer is gone, and the fill goes on"
             flight.memory, flight.buffer = self._pool.take(self._size_bytes)
         return flight.buffer
 

@@ -6,7 +6,7 @@ Rules
 - Every page is checked before it is sent: a gRPC client need not know our checksums.
 - An error is a gRPC status (wire.codec.ERRORS); trailing metadata `cachesvc-error-code` has the
   precise wire code, because several errors share a status.
-- The token travels as metadata `authorization: Bearer TOKEN`. Health and reflection are open.
+- The token travels as metadata `authorization: Bearer TOKEN`; only a health check needs none.
 - The synchronous server: it passes messages through at nearly twice the rate of the asyncio one
   (docs/decisions/0007-synchronous-grpc-server.md). The price is a thread for each call: at most
   CALL_THREADS at a time, beyond them RESOURCE_EXHAUSTED at once, and a client that takes nothing
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import pairwise
@@ -42,6 +42,7 @@ from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 
 SERVICE = "cachesvc.wire.v1.Cache"
+_OPEN_METHOD = "/grpc.health.v1.Health/Check"
 CHUNK_BYTES = 1 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
 CALL_THREADS = 64
 STALL_S = 60.0
@@ -49,6 +50,7 @@ CORRUPT_TRIES = 3
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+Continuation = Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]
 
 
 class Call:
@@ -67,6 +69,7 @@ class Call:
 
         What the coroutine returned in spite of that is returned, because it may hold something.
         """
+        self.moved_at = float("inf")  # it is our turn
         try:
             return asyncio.run_coroutine_threadsafe(self._until_over(work), self._loop).result()
         finally:
@@ -92,6 +95,33 @@ class Call:
             self._loop.call_soon_threadsafe(task.cancel)
 
 
+class _Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in stubs only
+    """Asks every call for the token, before it gets to its method; a health check is let in."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if handler_call_details.method == _OPEN_METHOD:
+            return continuation(handler_call_details)
+        given = dict(handler_call_details.invocation_metadata).get("authorization", "")
+        token = given.removeprefix("Bearer ") if isinstance(given, str) else ""
+        try:
+            self._cluster.check_token(token, "a gRPC client")
+        except CacheError as error:
+            refusal = error
+
+            def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+                _abort(context, refusal)
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+        return continuation(handler_call_details)
+
+
 class GrpcService:
     """Serves Cache, health and reflection. Made, started and stopped on the event loop."""
 
@@ -108,6 +138,7 @@ class GrpcService:
             ThreadPoolExecutor(CALL_THREADS, "grpc"),
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)],
             maximum_concurrent_rpcs=CALL_THREADS,
+            interceptors=[_Doorkeeper(cluster)],
         )
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -173,7 +204,6 @@ class GrpcService:
     def _hello(
         self, hello: cluster_pb2.HelloRequest, context: grpc.ServicerContext
     ) -> cluster_pb2.Welcome:
-        self._authorize(context)
         try:
             return self._cluster.welcome(hello, trusted=True)
         except Exception as error:
@@ -182,7 +212,6 @@ class GrpcService:
     def _stat(
         self, message: cache_pb2.StatRequest, context: grpc.ServicerContext
     ) -> cache_pb2.StatAnswer:
-        self._authorize(context)
         try:
             answer = Call(self._loop, context).run(self._reader.stat(codec.unpack_stat(message)))
             return codec.pack_stat_answer(answer.version, answer.fresh_for_s, self._cluster.epoch)
@@ -194,7 +223,6 @@ class GrpcService:
     def _read(
         self, message: cache_pb2.ReadRequest, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        self._authorize(context)
         call = Call(self._loop, context)
         self._calls.add(call)
         answer = None
@@ -286,14 +314,6 @@ class GrpcService:
     @property
     def _page_bytes(self) -> int:
         return self._reader.geometry.page_bytes
-
-    def _authorize(self, context: grpc.ServicerContext) -> None:
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        token = given.removeprefix("Bearer ") if isinstance(given, str) else ""
-        try:
-            self._cluster.check_token(token, f"gRPC {context.peer()}")
-        except CacheError as error:
-            _abort(context, error)
 
 
 def _take(call: Call, answer: Answer) -> Segment | None:

@@ -114,12 +114,9 @@ def test_no_client_sees_the_kill_of_a_node_and_its_blocks_are_hits_after_the_res
             readers = [pool.submit(load, who) for who in range(4)]
             try:
                 for _ in range(5):
-                    before = list(done)
                     node = numbers.choice(cluster.nodes)
                     node.kill()
-                    wait_until(
-                        lambda before=before: all(a > b for a, b in zip(done, before, strict=True))
-                    )
+                    wait_until(all_passed(done))
                     node.start()
                     node.ready()
             finally:
@@ -132,6 +129,12 @@ def test_no_client_sees_the_kill_of_a_node_and_its_blocks_are_hits_after_the_res
         assert gets(origin) == []
 
 
+def all_passed(done: list[int]) -> Callable[[], bool]:
+    """Whether every counter has moved since now."""
+    before = list(done)
+    return lambda: all(now > then for now, then in zip(done, before, strict=True))
+
+
 def test_a_damaged_block_is_found_refetched_and_never_served(
     tmp_path: Path, origin: DevOrigin
 ) -> None:
@@ -140,14 +143,14 @@ def test_a_damaged_block_is_found_refetched_and_never_served(
     numbers = random.Random(11)
     with Cluster(tmp_path, origin.url) as cluster, cluster.client() as client:
         assert client.read("s3://b/model") == content
-        damages: list[Callable[[list[Path]], None]] = [
+        damages: list[Callable[[list[Path]], object]] = [
             lambda files: flip(files, numbers, 3),
             lambda files: flip_trailer(files, numbers),
             swap,
             lambda files: os.truncate(files[0], files[0].stat().st_size - 4096),
             lambda files: os.truncate(files[0], 0),
-            lambda files: files[0].write_bytes(b"\0" * 5000),
-            lambda files: files[0].rename(files[0].with_name("0" * 32 + ".block")),
+            overwrite,
+            misname,
         ]
         for damage in damages:
             files = block_files(cluster)
@@ -186,6 +189,14 @@ def flip_trailer(files: list[Path], numbers: random.Random) -> None:
         raw = bytearray(path.read_bytes())
         raw[-numbers.randrange(1, 4096)] ^= 1 << numbers.randrange(8)
         path.write_bytes(raw)
+
+
+def overwrite(files: list[Path]) -> None:
+    files[0].write_bytes(b"\0" * 5000)
+
+
+def misname(files: list[Path]) -> None:
+    files[0].rename(files[0].with_name("0" * 32 + ".block"))
 
 
 def swap(files: list[Path]) -> None:
