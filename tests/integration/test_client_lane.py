@@ -375,7 +375,7 @@ def test_a_stale_idle_connection_is_replaced_without_anybody_noticing(pair: Pair
 def test_pending_frames_keep_a_slow_answer_alive(pair: Pair) -> None:
     def slow(session: Session, request: ReadRequest) -> None:
         for _ in range(5):
-            time.sleep(0.1)
+            threading.Event().wait(0.1)  # the node's own slowness
             session.send(answer(ReadHead(pending=True), b""))
         honest(session, request)
 
@@ -433,7 +433,7 @@ def test_another_epoch_in_an_answer_brings_the_new_member_table(pair: Pair) -> N
     client = pair.client(refresh_ms=1)
     assert client.read(URI) == DATA
     assert client.ring().epoch == pair.first.epoch
-    time.sleep(0.005)
+    threading.Event().wait(0.005)  # past refresh_ms, the least time between two refreshes
     third = MemberTable([pair.first.member, pair.second.member, Member("n2", "127.0.0.1:1")])
     pair.first.join(third)
     pair.second.join(third)

@@ -63,7 +63,7 @@ def test_who_is_not_in_the_member_list_is_refused_and_who_leaves_it_is_forgotten
     members = MemberList(f"{ME.lane_address},{OTHER.lane_address}")
     StaticMembership(cluster, members)
     cluster.learn(OTHER)
-    with pytest.raises(ProtocolError, match="127.0.0.1:1009 is not in my member list"):
+    with pytest.raises(ProtocolError, match="not in my member list"):
         cluster.learn(Member("stranger", "127.0.0.1:1009"))
     cluster.keep_only({ME.lane_address})
     assert ids(cluster) == ["me"]
@@ -114,7 +114,7 @@ def test_a_member_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     fresh.write_text("127.0.0.1:1001\n")
     fresh.replace(file)
     assert members.changed()
-    assert members.addresses == ("127.0.0.1:1001",)
+    assert list(members.addresses) == ["127.0.0.1:1001"]
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "a:0", "a:65536", "a:1,,b:2", "a:b"])
