@@ -34,6 +34,7 @@ STALL_S = 60.0  # a client that takes nothing for so long is hung up on
 HELLO_S = 5.0  # who has not said Hello by then is hung up on
 # A client whose host is gone is noticed after 90 s of silence.
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
 # What sendfile says of the file; anything else is said of the client's network.
 _FILE_ERRORS = {errno.ENODATA, errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.ENXIO, errno.ENODEV}
@@ -100,6 +101,7 @@ class LaneThread(Thread):
         self._listeners: dict[int, socket.socket] = {}
         self._connections: dict[int, Connection] = {}
         self._swept_at = time.monotonic()
+        self._complained_at = float("-inf")
         self._stopping = False
 
     # -- from any thread
@@ -192,7 +194,9 @@ class LaneThread(Thread):
             except BlockingIOError:
                 return
             except OSError as error:
-                log.warning("accept failed", why=str(error))
+                if time.monotonic() - self._complained_at > COMPLAINT_INTERVAL_S:
+                    self._complained_at = time.monotonic()
+                    log.warning("accept failed", why=str(error))
                 time.sleep(0.01 if error.errno in (errno.EMFILE, errno.ENFILE) else 0)
                 return
             self._handler.deal(sock)

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from threading import Lock
@@ -46,11 +47,12 @@ _OPEN_METHOD = "/grpc.health.v1.Health/Check"
 CHUNK_BYTES = 1 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
 CALL_THREADS = 64
 STALL_S = 60.0
+PENDING_INTERVAL_S = 0.5
 CORRUPT_TRIES = 3
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Continuation = Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]
+Continuation = Callable[[grpc.HandlerCallDetails], Any]
 
 
 class Call:
@@ -64,16 +66,20 @@ class Call:
         self._task: asyncio.Task[Any] | None = None
         self._over = not context.add_callback(self._end)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine on the loop. CancelledError: the client is gone.
-
-        What the coroutine returned in spite of that is returned, because it may hold something.
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """A coroutine set going on the loop. It is cancelled with the call; what it returned in
+        spite of that is its result, because it may hold something.
         """
-        self.moved_at = float("inf")  # it is our turn
-        try:
-            return asyncio.run_coroutine_threadsafe(self._until_over(work), self._loop).result()
-        finally:
-            self.moved_at = time.monotonic()
+        return asyncio.run_coroutine_threadsafe(self._until_over(work), self._loop)
+
+    def discard(self, future: Future[Answer] | Future[Segment | None]) -> None:
+        """Wait for what nobody will take any more, and let go of what it holds."""
+        with suppress(Exception, CancelledError):
+            held = future.result()
+            if isinstance(held, Answer):
+                self.close(held)
+            elif held is not None:
+                held.close()
 
     async def _until_over(self, work: Coroutine[Any, Any, T]) -> T:
         task = self._loop.create_task(work)
@@ -105,7 +111,7 @@ class _Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         self,
         continuation: Continuation,
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> Any:
         if handler_call_details.method == _OPEN_METHOD:
             return continuation(handler_call_details)
         given = dict(handler_call_details.invocation_metadata).get("authorization", "")
@@ -213,7 +219,8 @@ class GrpcService:
         self, message: cache_pb2.StatRequest, context: grpc.ServicerContext
     ) -> cache_pb2.StatAnswer:
         try:
-            answer = Call(self._loop, context).run(self._reader.stat(codec.unpack_stat(message)))
+            stat = Call(self._loop, context).begin(self._reader.stat(codec.unpack_stat(message)))
+            answer = stat.result()
             return codec.pack_stat_answer(answer.version, answer.fresh_for_s, self._cluster.epoch)
         except CancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
@@ -228,7 +235,9 @@ class GrpcService:
         answer = None
         try:
             request = codec.unpack_read(message)
-            answer = self._reader.hit(request) or call.run(self._reader.read(request))
+            answer = self._reader.hit(request)
+            if answer is None:
+                answer = yield from self._patiently(call, self._reader.read(request))
             yield self._prefix(ReadHead((), answer.version, answer.fresh_for_s))
             yield from self._bytes_of(call, answer)
             yield self._prefix(ReadHead(last=True))
@@ -241,16 +250,18 @@ class GrpcService:
             if answer is not None:
                 call.close(answer)
 
-    def _bytes_of(self, call: Call, answer: Answer, tries: int = CORRUPT_TRIES) -> Iterator[bytes]:
+    def _bytes_of(
+        self, call: Call, answer: Answer, tries: int = CORRUPT_TRIES
+    ) -> Generator[bytes, None, None]:
         """The answer's segments as messages. A segment that fails its checksums is read again."""
-        while (segment := _take(call, answer)) is not None:
+        while (segment := (yield from self._take(call, answer))) is not None:
             position = segment.start
             for end, message in self._messages(segment):
                 yield message
                 position = end
                 call.moved_at = time.monotonic()
             if position < segment.start + segment.length_bytes:
-                again = self._again(call, answer, segment, position, tries)
+                again = yield from self._again(call, answer, segment, position, tries)
                 try:
                     yield from self._bytes_of(call, again, tries - 1)
                 finally:
@@ -258,13 +269,35 @@ class GrpcService:
 
     def _again(
         self, call: Call, answer: Answer, segment: Segment, position: int, tries: int
-    ) -> Answer:
+    ) -> Generator[bytes, None, Answer]:
         if not tries:
             raise InternalError(f"{answer.version.name}: bytes keep failing their checksums")
         end = segment.start + segment.length_bytes
         name, version = answer.version.name, answer.version
         request = ReadRequest(name, ((position, end),), version, verify=True)
-        return call.run(self._reader.read(request))
+        return (yield from self._patiently(call, self._reader.read(request)))
+
+    def _take(self, call: Call, answer: Answer) -> Generator[bytes, None, Segment | None]:
+        """The next segment; the loop is asked only if it has to be waited for."""
+        if answer.segments:
+            return answer.segments.pop(0)
+        if answer.more is None:
+            return None
+        return (yield from self._patiently(call, take(answer)))
+
+    def _patiently(self, call: Call, work: Coroutine[Any, Any, T]) -> Generator[bytes, None, T]:
+        """Its result; a pending message for every PENDING_INTERVAL_S that it takes."""
+        future = call.begin(work)
+        call.moved_at = float("inf")  # it is our turn
+        try:
+            while not wait((future,), PENDING_INTERVAL_S).done:
+                yield self._prefix(ReadHead(pending=True))
+        except GeneratorExit:
+            call.discard(future)  # type: ignore[arg-type]  # T is an Answer, a Segment or None
+            raise
+        finally:
+            call.moved_at = time.monotonic()
+        return future.result()
 
     def _messages(self, segment: Segment) -> Iterator[tuple[int, bytes]]:
         """The segment's messages, each with where it ends, the next one made while one is sent.
@@ -314,13 +347,6 @@ class GrpcService:
     @property
     def _page_bytes(self) -> int:
         return self._reader.geometry.page_bytes
-
-
-def _take(call: Call, answer: Answer) -> Segment | None:
-    """The next segment; the loop is asked only if it has to be waited for."""
-    if answer.segments:
-        return answer.segments.pop(0)
-    return None if answer.more is None else call.run(take(answer))
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:

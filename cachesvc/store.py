@@ -542,6 +542,7 @@ class Store:
         """
         if error.errno in _SHORTAGE:
             log.warning("short of resources", device=device.disk.name, why=str(error))
+            self._shed()
             return
         with self._lock:
             if device.failure:
@@ -550,6 +551,16 @@ class Store:
                 self._detach(block_id)
         self._metrics.device_healthy.labels(device.disk.name).set(0)
         log.error("device taken out of use", device=device.disk.name, why=str(error))
+
+    def _shed(self) -> None:
+        """Close half of the files that are open for nobody: others need the descriptors more."""
+        with self._lock:
+            ids = list(self._idle)[: (len(self._idle) + 1) // 2]
+            closing = [self._idle.pop(block_id) for block_id in ids]
+            for block_id in ids:
+                del self._open_blocks[block_id]
+        for one in closing:
+            one.file.close()
 
     # -- restart
 

@@ -44,6 +44,10 @@ class ObjectName:
 
         Everything behind the bucket's slash is the key, unescaped, as it stands.
         """
+        if not isinstance(uri, str):
+            raise InvalidKey(
+                f"{uri!r} is no object URI, but {type(uri).__name__}: write s3://bucket/key"
+            )
         scheme, separator, rest = uri.partition("://")
         bucket, slash, key = rest.partition("/")
         if scheme != "s3" or not separator or not slash:

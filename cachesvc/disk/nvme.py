@@ -89,6 +89,10 @@ class NvmeDisk:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             return NvmeFile(os.open(path, flags, 0o600))
+        except NotADirectoryError:  # a stray file where a folder should be
+            os.unlink(os.path.dirname(path))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return NvmeFile(os.open(path, flags, 0o600))
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return NvmeFile(os.open(path, flags, 0o600))
@@ -97,7 +101,7 @@ class NvmeDisk:
         path = self._path(block_id)
         try:
             os.unlink(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except IsADirectoryError:  # not ours, and in our way
             shutil.rmtree(path)
@@ -105,6 +109,8 @@ class NvmeDisk:
     def scan(self) -> Iterator[bytes]:
         for shard in range(256):
             folder = self._blocks / f"{shard:02x}"
+            if folder.is_file():
+                folder.unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
                 for entry in entries:
                     block_id = _block_id(entry.name)

@@ -45,18 +45,19 @@ class ClientConfig:
     connect_timeout_ms: int = 50
     """A node that takes longer to accept a connection is down. Default 50."""
 
-    hello_timeout_ms: int = 2000
-    """A node that takes longer to say Welcome is down. Default 2000."""
+    hello_timeout_ms: int = 1500
+    """A node that takes longer to say Welcome is down. Default 1500."""
 
     silence_ms: int = 3000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
     Default 3000."""
 
-    grpc_silence_ms: int = 15_000
-    """The same over gRPC, where a node says nothing while it fills. Default 15000."""
+    grpc_stat_ms: int = 10_000
+    """How long the answer to a Stat may take over gRPC, where no pending answer says that the node
+    lives. Default 10000."""
 
-    eject_ms: int = 1000
-    """For how long a node that was down is not asked; doubles while it stays down. Default 1000."""
+    eject_ms: int = 5000
+    """For how long a node that was down is not asked; doubles while it stays down. Default 5000."""
 
     eject_max_ms: int = 30_000
     """The most that eject_ms doubles to. Default 30000."""

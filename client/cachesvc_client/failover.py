@@ -69,6 +69,7 @@ class Failover:
         self._clock = script.clock
         self._name = name
         self._why: CacheError | None = None  # what the nodes failed with
+        self._gone: set[str] = set()  # nodes that this read found down; each costs it once
         self._refreshed = False
         self._differs: Member | None = None  # has another member table than we
 
@@ -108,7 +109,7 @@ class Failover:
         try:
             return (yield from self._direct(origin))
         except RangeError:
-            if origin.target is None or isinstance(request, StatRequest) or request.bypass:
+            if origin.target is None or (isinstance(request, ReadRequest) and request.bypass):
                 raise
             return (yield from self._direct(AskOrigin(self._name, None)))
         except CacheError as error:
@@ -118,7 +119,7 @@ class Failover:
         self, request: ReadRequest | StatRequest, target: Target | None, tried: set[str]
     ) -> Steps[Reply | None]:
         for member in self._router.candidates(self._name, 0):
-            if not self._router.admit(member.node_id):
+            if member.node_id in self._gone or not self._router.admit(member.node_id):
                 continue
             tried.add(member.node_id)
             try:
@@ -174,7 +175,8 @@ class Failover:
         if len(tried) >= self._config.owner_tries:
             return None
         owners = self._router.candidates(self._name, index)
-        return next((one for one in owners if one.node_id not in tried), None)
+        left_out = tried | self._gone
+        return next((one for one in owners if one.node_id not in left_out), None)
 
     def _group(
         self, version: ObjectVersion, group: Group, target: Target, tried: frozenset[str]
@@ -187,7 +189,7 @@ class Failover:
             else:
                 yield from self._from_origin(version, group, target, tried)
             return
-        if self._router.admit(member.node_id):
+        if member.node_id not in self._gone and self._router.admit(member.node_id):
             ranges = merged(group.pieces)
             try:
                 yield from self._ask(member, ReadRequest(self._name, ranges, version), target)
@@ -229,6 +231,7 @@ class Failover:
         try:
             reply: Reply = yield Ask(member, request, target)
         except NodeUnavailable as error:
+            self._gone.add(member.node_id)
             self._router.failed(member, str(error))
             raise
         except (ProtocolError, CorruptAnswer):
@@ -260,7 +263,7 @@ class Failover:
         if error.retry is not Retry.ELSEWHERE and not denied:
             raise error
         for member in self._router.ejected(self._name, index):
-            if member.node_id not in tried:
+            if member.node_id not in tried and member.node_id not in self._gone:
                 try:
                     return (yield from self._ask(member, request, target))
                 except CacheError as again:
@@ -290,7 +293,10 @@ class Failover:
             yield Refresh()
         except CacheError as error:
             self._why = self._why or error
-        return self._router.epoch != epoch
+        changed = self._router.epoch != epoch
+        if changed:
+            self._gone.clear()
+        return changed
 
 
 def together(steps: Sequence[Steps[object]]) -> Steps[None]:

@@ -54,7 +54,7 @@ class Rpc:
         self._config = config
         self._channels: dict[str, tuple[grpc.Channel, int]] = {}  # with the cluster's page_bytes
         self._changed = Condition()
-        self._watch = _Watch(config.grpc_silence_ms / 1000)
+        self._watch = _Watch(config.silence_ms / 1000)
         token = config.token
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
@@ -107,7 +107,7 @@ class Rpc:
 
     def _stat(self, channel: grpc.Channel, request: StatRequest) -> Reply:
         call = channel.unary_unary(_SERVICE + "Stat", _as_it_is, cache_pb2.StatAnswer.FromString)
-        timeout_s = self._config.grpc_silence_ms / 1000
+        timeout_s = self._config.grpc_stat_ms / 1000
         answer = call(codec.pack_stat(request), timeout=timeout_s, metadata=self._metadata)
         head = codec.unpack_stat_answer(request.name, answer)
         assert head.version is not None

@@ -1,0 +1,50 @@
+"""Between taking a block out of the index and unlinking its file, the block is not stored anew.
+
+Story: eviction unlinks outside the lock. A writer that stored the same block in that moment lost
+its new file to the unlink: the index named a file that was gone.
+"""
+
+from __future__ import annotations
+
+from cachesvc.core.blocks import BlockRef
+from cachesvc.core.format import checksum
+from cachesvc.core.types import Geometry, ObjectName, ObjectVersion
+from cachesvc.disk.memory import MemoryDisk
+from cachesvc.metrics import Metrics
+from cachesvc.store import Store
+
+GEOMETRY = Geometry(8192, 4096, 4096, 8192)
+DATA = memoryview(bytes(8192))
+SUMS = checksum(DATA[:4096]) * 2
+
+
+def block(number: int) -> BlockRef:
+    return BlockRef(ObjectVersion(ObjectName("b", f"k{number}"), '"e"', 8192), 0, GEOMETRY)
+
+
+class MeddlingDisk(MemoryDisk):
+    """Stores the block anew at the moment when its file is about to be unlinked."""
+
+    store: Store
+    stored_again: bool | None = None
+
+    def unlink(self, block_id: bytes) -> None:
+        if self.stored_again is None and block_id == block(0).id:
+            self.stored_again = False
+            self.stored_again = self.store.write(block(0), 0, DATA, SUMS)
+        super().unlink(block_id)
+
+
+def test_a_block_that_leaves_does_not_take_its_successor_along() -> None:
+    disk = MeddlingDisk()
+    disk.store = store = Store([disk], 4 * (8192 + 4096), Metrics())
+    assert list(store.recover()) == []
+    number = 0
+    while disk.stored_again is None:
+        assert store.write(block(number), 0, DATA, SUMS)
+        number += 1
+    assert disk.stored_again is False
+    assert store.stored_count == len(disk.files)
+    assert store.write(block(0), 0, DATA, SUMS)
+    assert store.stored_count == len(disk.files)
+    store.close()
