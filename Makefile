@@ -1,7 +1,7 @@
 # Every target works on a fresh machine: `setup` makes .venv, the others depend on it.
 #
 # Settings: PYTHON=python3.12 (what .venv is made with), N=100000 (histories of `sim`),
-# INPUT=dir (your own files for `demo`).
+# INPUT=dir (your own files for `demo`), KILLS=50 (of `soak`).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -80,6 +80,11 @@ test: setup $(BUILD) ## the whole test suite; a suite without tests is a failure
 .PHONY: sim
 sim: setup ## the simulator: make sim N=100000
 	$(BIN)/python -m tests.sim $(N)
+
+KILLS ?= 50
+.PHONY: soak
+soak: setup ## nodes killed under load: make soak KILLS=50
+	KILLS=$(KILLS) $(BIN)/python -m pytest --no-header -s tests/integration/test_cluster.py -k kill
 
 .PHONY: demo
 demo: setup $(BUILD) ## three nodes, cold and hot reads: make demo INPUT=dir for your own files

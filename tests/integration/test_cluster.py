@@ -22,6 +22,7 @@ from tests.integration.cluster import Cluster
 
 MIB = 1 << 20
 BLOCK = 8 * MIB
+KILL_COUNT = int(os.environ.get("KILLS", "5"))  # `make soak` asks for more
 pytestmark = pytest.mark.slow
 
 
@@ -85,6 +86,7 @@ def test_a_cold_tail_read_of_a_large_object_costs_one_get_of_at_most_1_mib(
     assert end - start <= MIB
 
 
+@pytest.mark.timeout(120 + 30 * KILL_COUNT)
 def test_no_client_sees_the_kill_of_a_node_and_its_blocks_are_hits_after_the_restart(
     tmp_path: Path, origin: DevOrigin
 ) -> None:
@@ -113,7 +115,7 @@ def test_no_client_sees_the_kill_of_a_node_and_its_blocks_are_hits_after_the_res
         with ThreadPoolExecutor(4) as pool:
             readers = [pool.submit(load, who) for who in range(4)]
             try:
-                for _ in range(5):
+                for _ in range(KILL_COUNT):
                     node = numbers.choice(cluster.nodes)
                     node.kill()
                     wait_until(all_passed(done))
