@@ -248,8 +248,9 @@ def a_file_need_not_be_what_its_name_says() -> Patch:
 
 @bug
 def a_dropped_block_stays_in_the_index() -> Patch:
-    def forget(self: Store, device: Device, block_id: bytes, reason: str) -> None:
+    def forget(self: Store, device: Device, block_id: bytes, reason: str) -> bool:
         self._detach(block_id)
+        return True
 
     return Store, "_forget", forget
 
