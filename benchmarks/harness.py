@@ -50,14 +50,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(*command: str, ready: bool = True) -> Iterator[subprocess.Popen[str]]:
+def process(
+    *command: str, ready: bool = True, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A child process, until the end of the block; if `ready`, it has printed that line."""
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **ENVIRONMENT, **(environment or {})},
     )
     try:
         if ready:
@@ -95,7 +97,11 @@ class RunningNode:
 
 @contextmanager
 def node(
-    data: Path, origin: str, *options: str, module: str = "cachesvc.cli"
+    data: Path,
+    origin: str,
+    *options: str,
+    module: str = "cachesvc.cli",
+    environment: dict[str, str] | None = None,
 ) -> Iterator[RunningNode]:
     """`cachesvc node`, alone in its cluster; `module` is the program."""
     lane, grpc, admin = (f"127.0.0.1:{free_port()}" for _ in range(3))
@@ -104,7 +110,7 @@ def node(
         "--lane", lane, "--grpc", grpc, "--admin", admin, "--origin-endpoint", origin,
         "--revalidate", "never", "--log-level", "error", *options, module=module,
     )  # fmt: skip
-    with process(*command) as child:
+    with process(*command, environment=environment) as child:
         host, _, port = lane.rpartition(":")
         yield RunningNode(child, (host, int(port)), grpc)
 
