@@ -84,7 +84,7 @@ def node(
         bool | None, typer.Option("--insecure", help="Off loopback without a token.")
     ] = None,
     config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file with [node].")
+        Path | None, typer.Option("--config", help="A TOML file with a section node.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:

@@ -104,7 +104,7 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    node_id: str = Field("", max_length=MAX_NODE_ID_CHARS)
+    node_id: str = Field("", max_length=MAX_NODE_ID_CHARS, pattern=r"^[!-~]*$")
     """Who the node is on the ring. Empty: the id kept in its first data directory, made at need."""
     data_dir: Annotated[tuple[Path, ...], BeforeValidator(parse_paths)] = ()
     """Where block files are kept; several directories share the capacity evenly."""

@@ -86,6 +86,8 @@ def own(folder: Path) -> Input:
     Raises:
         ValueError: there are none, or too many.
     """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: name one with files to read")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not 0 < len(paths) <= _MAX_FILE_COUNT:
         raise ValueError(f"{folder} has {len(paths)} files; the demo takes 1 to {_MAX_FILE_COUNT}")
