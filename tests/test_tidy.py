@@ -313,7 +313,7 @@ def test_the_client_contract_names_every_other_module() -> None:
 
 
 def test_nothing_names_a_registry_or_a_path_of_one_machine() -> None:
-    hosts = r"(?:pypi|pythonhosted|npmjs|crates|docker)\.(?:org|io|com)|index-url|/simple/"
+    hosts = r"(?:py[p]i|python[h]osted|npm[j]s|crates|docker)\.(?:org|io|com)|index-url|/simple/"
     places = r"(?<![\w.$}])/(?:home|root|Users)/|(?<![\w.$}])/work/"
     banned = re.compile(f"{hosts}|{places}")
     found = [
