@@ -1,14 +1,11 @@
 """A node whose gRPC Read uses plain protobuf messages, as generated code would: the peer of ours.
 
-Each message is made when it is sent, as by a handler that yields messages; with READ_AHEAD in the
-environment, one ahead, as ours are. Everything else is the same: `python -m benchmarks.plain_node
-node ...` takes the options of `cachesvc node`.
+Each message is made when it is sent, as by a handler that yields messages. Everything else is the
+same: `python -m benchmarks.plain_node node ...` takes the options of `cachesvc node`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -38,16 +35,6 @@ class PlainGrpcService(service.GrpcService):
             return None
         head = ReadHead((SegmentHead(start, end - start, segment.source, sums),))
         return cache_pb2.ReadChunk(header=codec.pack_read_head(head), data=data)
-
-    def _messages(self, segment: Segment) -> Iterator[tuple[int, Any]]:
-        if "READ_AHEAD" in os.environ:
-            yield from super()._messages(segment)
-            return
-        position = segment.start
-        for end in service._chunk_ends(segment):
-            yield end, self._message(segment, position, end)
-            position = end
-        segment.close()
 
     def _prefix(self, head: ReadHead) -> Any:
         return cache_pb2.ReadChunk.FromString(super()._prefix(head))

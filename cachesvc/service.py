@@ -21,7 +21,6 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from threading import Lock
 from typing import Any, NoReturn, TypeVar
 
@@ -44,7 +43,7 @@ from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 
 SERVICE = "cachesvc.wire.v1.Cache"
 _OPEN_METHOD = "/grpc.health.v1.Health/Check"
-CHUNK_BYTES = 2 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
+CHUNK_BYTES = 1 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
 CALL_THREADS = 64
 STALL_S = 60.0
 PENDING_INTERVAL_S = 0.5
@@ -138,7 +137,6 @@ class GrpcService:
         self._loop = asyncio.get_running_loop()
         self._calls: set[Call] = set()
         self._sweeper: asyncio.Task[None] | None = None
-        self._makers = ThreadPoolExecutor(CALL_THREADS, "grpc-ahead")
         self._health = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, "grpc"),
@@ -192,7 +190,6 @@ class GrpcService:
     async def stop(self, grace_s: float) -> None:
         """No new calls; those under way have `grace_s` to end. Stopping twice is fine."""
         await asyncio.to_thread(self._server.stop(grace_s).wait)
-        self._makers.shutdown(wait=False)
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -300,26 +297,19 @@ class GrpcService:
         return future.result()
 
     def _messages(self, segment: Segment) -> Iterator[tuple[int, bytes]]:
-        """The segment's messages, each with where it ends, the next one made while one is sent.
+        """The segment's messages, each with where it ends.
 
         They stop early before bytes that fail their checksum. Closes the segment.
         """
-        borders = [segment.start, *_chunk_ends(segment)]
-        ahead: Future[bytes | None] | None = None
+        position = segment.start
         try:
-            for start, end in pairwise(borders):
-                made = ahead or self._makers.submit(self._message, segment, start, end)
-                message = made.result()
+            for end in _chunk_ends(segment):
+                message = self._message(segment, position, end)
                 if message is None:
                     return
-                ahead = None
-                if end < borders[-1]:
-                    beyond = borders[borders.index(end) + 1]
-                    ahead = self._makers.submit(self._message, segment, end, beyond)
                 yield end, message
+                position = end
         finally:
-            if ahead is not None:
-                wait((ahead,))
             segment.close()
 
     def _message(self, segment: Segment, start: int, end: int) -> bytes | None:
