@@ -34,6 +34,10 @@ STALL_S = 60.0  # a client that takes nothing for so long is hung up on
 HELLO_S = 5.0  # who has not said Hello by then is hung up on
 # A client whose host is gone is noticed after 90 s of silence.
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+# What waits in the kernel to be sent: enough to keep it busy, little enough to be in a processor's
+# cache when it leaves (docs/decisions/0009-short-send-queues.md).
+_UNSENT_BYTES = 128 << 10
+_SAME_HOST_BUFFER_BYTES = 1 << 20
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
 # What sendfile says of the file; anything else is said of the client's network.
@@ -204,10 +208,8 @@ class LaneThread(Thread):
     def adopt(self, sock: socket.socket) -> None:
         """Take over a new connection (on this thread)."""
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        with contextlib.suppress(OSError):  # it may be gone already
+            _tune(sock)
         connection = Connection(sock, self)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, connection.mask)
@@ -337,3 +339,13 @@ class LaneThread(Thread):
         if isinstance(part, FilePart) and error.errno in _FILE_ERRORS:
             self._handler.broken(part.pin, error)
         self.close(connection)
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    if sock.getsockname()[0] == sock.getpeername()[0]:  # there is no network to keep full
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SAME_HOST_BUFFER_BYTES)
