@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from cachesvc.core.types import ObjectVersion, Source
-from cachesvc.store import Pin
+from cachesvc.pins import Pin
 
 
 @dataclass(slots=True)

@@ -184,11 +184,7 @@ class Coalescer:
         Raises:
             Overloaded: too many flights wait already.
         """
-        pin = self._store.pin(block, hit=False)
-        present = 0
-        if pin is not None:
-            present = pin.present
-            pin.close()
+        present = self._store.present(block)
         current = self._by_block.get(block.id, [])
         joined = [flight for flight in current if flight.extent.pages & wanted & ~present]
         in_flight = 0

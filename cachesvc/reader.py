@@ -27,7 +27,8 @@ from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import BypassStream, Origin
-from cachesvc.store import Pin, Store
+from cachesvc.pins import Pin
+from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 
 SMALL_BYTES = 64 << 10  # up to here an answer goes from memory: one send, and checked here
@@ -160,7 +161,8 @@ class Reader:
 
     def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
-        pin = self._store.pin(part.block, hit=source is Source.DISK)
+        look = self._store.hit if source is Source.DISK else self._store.pin
+        pin = look(part.block)
         if pin is None:
             return None
         segment = None
@@ -265,11 +267,7 @@ class Reader:
             landed = _from_flight(Slice(part.block, position, end), flight, source)
             if landed is not None:
                 return landed
-        pin = self._store.pin(part.block, hit=False)
-        if pin is None:
-            return None
-        run = next(runs(pin.present >> page), (1, 1))
-        pin.close()
+        run = next(runs(self._store.present(part.block) >> page), (1, 1))
         if run[0] != 0:
             return None
         end = min(part.end, (page + run[1]) * page_bytes)

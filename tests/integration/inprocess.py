@@ -135,7 +135,7 @@ class InProcessNode:
     @property
     def pinned_count(self) -> int:
         """Blocks that somebody holds."""
-        held = sum(opened.refs for opened in list(self.store._open_blocks.values()))
+        held = self.store.open_blocks.pin_count
         return held + sum(device.doomed_bytes for device in self.store.devices)
 
     def quiet(self) -> bool:

@@ -251,11 +251,11 @@ class SimNode:
                 f"{self.coalescer.flight_count} flights and {self.coalescer.buffer_bytes} bytes of"
                 " buffers are left"
             )
-        opened = self.store._open_blocks
+        known = self.store.open_blocks
         open_count = sum(disk.open_count for disk in self.disks)
-        if not open_count == len(opened) == len(self.store._idle):
+        if not open_count == len(known) == known.idle_count:
             self.violate(
-                f"{open_count} files are open, {len(opened)} known, {len(self.store._idle)} idle"
+                f"{open_count} files are open, {len(known)} known, {known.idle_count} idle"
             )
         for device in self.store.devices:
             if device.reserved_bytes or device.doomed_bytes:

@@ -404,7 +404,7 @@ def test_pages_that_are_evicted_under_a_reader_are_fetched_again() -> None:
                 pieces.append(taken_bytes(segment, 128))
                 segment.close()
                 for block in blocks_of(version):  # everything leaves
-                    if pin := rig.store.pin(block):
+                    if pin := rig.store.hit(block):
                         rig.store.drop(pin, "page")
                         pin.close()
             assert b"".join(pieces) == DATA
@@ -424,7 +424,7 @@ def test_a_reader_whose_pages_keep_leaving_is_served_from_memory() -> None:
         disk = Amnesiac()
         async with open_rig(disks=[disk]) as rig:
             rig.origin.put(NAME, DATA)
-            rig.store._max_idle_open_count = 0
+            rig.store.open_blocks.max_idle_count = 0
             assert await rig.read() == DATA
             assert await rig.read((100, 1500)) == DATA[100:1500]
 
@@ -501,7 +501,7 @@ def test_a_pinned_version_is_read_while_it_is_stored_and_gone_afterwards() -> No
             answer = await rig.reader.read(request)
             assert b"".join(data for _, data in await received(answer)) == DATA
             for block in blocks_of(old)[:1]:
-                pin = rig.store.pin(block)
+                pin = rig.store.hit(block)
                 assert pin is not None
                 rig.store.drop(pin, "page")
                 pin.close()
@@ -599,7 +599,7 @@ def test_a_file_that_was_cut_short_is_dropped_when_a_lane_says_so() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
-            pin = rig.store.pin(blocks_of(version)[0])
+            pin = rig.store.hit(blocks_of(version)[0])
             assert pin is not None
             rig.reader.broken(pin, OSError(errno.ENODATA, "short"))
             pin.close()

@@ -20,7 +20,9 @@ from cachesvc.disk.base import BlockFile, Disk
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.disk.nvme import NvmeDisk, NvmeFile
 from cachesvc.metrics import Metrics
-from cachesvc.store import FULL_REST_S, Pin, Store
+from cachesvc.pins import Pin
+from cachesvc.stock import FULL_REST_S
+from cachesvc.store import Store
 from tests.support import (
     FILE_BYTES,
     GEOMETRY,
@@ -67,7 +69,7 @@ class Bench:
         return store_pages(self.store, block, block_data(block, DATA), first, beyond)
 
     def has(self, block: BlockRef) -> bool:
-        pin = self.store.pin(block)
+        pin = self.store.hit(block)
         if pin is None:
             return False
         with closing(pin):
@@ -131,7 +133,7 @@ def path_of(folder: Path, block: BlockRef) -> Path:
 
 
 def test_a_block_that_was_never_written_is_not_there(bench: Bench) -> None:
-    assert bench.store.pin(BLOCK) is None
+    assert bench.store.hit(BLOCK) is None
     assert bench.store.stored_count == 0
 
 
@@ -145,7 +147,7 @@ def test_what_was_written_is_read(bench: Bench, block: BlockRef) -> None:
 def test_only_the_pages_that_were_written_are_present(bench: Bench) -> None:
     assert bench.put(BLOCK, 2, 4)
     assert bench.put(BLOCK, 7, 8)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0b10001100
@@ -159,7 +161,7 @@ def test_a_present_page_never_changes(bench: Bench) -> None:
     other = pattern(1024, seed=2)
     assert store_pages(bench.store, BLOCK, other, 0, 4)  # says stored: its pages are present
     assert store_pages(bench.store, BLOCK, other, 0, 8)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0xFF
@@ -168,7 +170,7 @@ def test_a_present_page_never_changes(bench: Bench) -> None:
 
 def test_pages_that_come_while_a_pin_is_held_are_seen_by_it(bench: Bench) -> None:
     bench.put(BLOCK, 0, 1)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         bench.put(BLOCK, 1, 2)
@@ -178,7 +180,7 @@ def test_pages_that_come_while_a_pin_is_held_are_seen_by_it(bench: Bench) -> Non
 
 def test_an_unpinned_pin_may_be_closed_again(bench: Bench) -> None:
     bench.put(BLOCK)
-    one, two = bench.store.pin(BLOCK), bench.store.pin(BLOCK)
+    one, two = bench.store.hit(BLOCK), bench.store.hit(BLOCK)
     assert one is not None
     assert two is not None
     one.close()
@@ -232,7 +234,7 @@ def test_a_capacity_without_room_for_a_block_stores_nothing(bench: Bench) -> Non
 
 def test_a_block_that_leaves_while_pinned_stays_readable(bench: Bench) -> None:
     bench.put(BLOCK)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     bench.store.drop(pin, "page")
     for block in BLOCKS[1:]:
@@ -247,7 +249,7 @@ def test_space_of_unlinked_files_that_are_still_open_counts(bench: Bench) -> Non
     bench.open(2 * FILE_BYTES + 2 * TRAILER_BYTES)
     pins = []
     for block in BLOCKS:
-        if bench.put(block) and (pin := bench.store.pin(block)):
+        if bench.put(block) and (pin := bench.store.hit(block)):
             pins.append(pin)
             bench.store.drop(pin, "page")
     assert len(pins) == 2  # a third would have no room beside their bytes
@@ -263,7 +265,7 @@ def test_a_pinned_block_is_not_evicted_in_vain(bench: Bench) -> None:
     bench.open(4 * FILE_BYTES)
     for block in BLOCKS[:3]:
         assert bench.put(block)
-    pins = [bench.store.pin(block) for block in BLOCKS[:2]]  # the oldest
+    pins = [bench.store.hit(block) for block in BLOCKS[:2]]  # the oldest
     assert bench.put(BLOCKS[3])
     assert bench.put(BLOCKS[4])
     assert [bench.has(block) for block in BLOCKS[:5]] == [True, True, False, False, True]
@@ -275,7 +277,7 @@ def test_a_pinned_block_is_not_evicted_in_vain(bench: Bench) -> None:
 def test_a_store_full_of_pinned_blocks_refuses_and_keeps_them(bench: Bench) -> None:
     bench.open(3 * FILE_BYTES)
     stored = [block for block in BLOCKS[:2] if bench.put(block)]
-    pins = [bench.store.pin(block) for block in stored]
+    pins = [bench.store.hit(block) for block in stored]
     assert not bench.put(BLOCKS[2])
     assert all(bench.has(block) for block in stored)
     for pin in pins:
@@ -286,11 +288,11 @@ def test_a_store_full_of_pinned_blocks_refuses_and_keeps_them(bench: Bench) -> N
 
 def test_pages_written_after_a_block_was_dropped_begin_it_anew(bench: Bench) -> None:
     bench.put(BLOCK, 0, 1)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     bench.store.drop(pin, "page")
     assert bench.put(BLOCK, 1, 2)
-    fresh = bench.store.pin(BLOCK)
+    fresh = bench.store.hit(BLOCK)
     assert fresh is not None
     assert (pin.present, fresh.present) == (0b1, 0b10)
     fresh.close()
@@ -381,7 +383,7 @@ def test_a_damaged_file_is_a_miss_and_goes(
     if restarted:
         bench.store.close()
         bench.open(max_idle=0)
-    assert bench.store.pin(BLOCK) is None
+    assert bench.store.hit(BLOCK) is None
     assert not os.path.lexists(path_of(folder, BLOCK))
     assert bench.count("corrupt_blocks_total", check="trailer") >= 1
     assert bench.count("device_healthy", device=bench.disks[0].name) == 1
@@ -396,7 +398,7 @@ def test_a_file_that_vanished_is_a_miss(nvme: tuple[Bench, Path]) -> None:
     bench.open(max_idle=0)
     bench.put(BLOCK)
     path_of(folder, BLOCK).unlink()
-    assert bench.store.pin(BLOCK) is None
+    assert bench.store.hit(BLOCK) is None
     assert bench.store.stored_bytes == 0
     assert bench.count("evicted_bytes_total", reason="lost") == FILE_BYTES
     assert bench.put(BLOCK)
@@ -408,7 +410,7 @@ def test_every_flipped_byte_of_the_data_is_noticed_by_its_page(
 ) -> None:
     bench, disk = memory
     bench.put(BLOCK)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         for position in range(BLOCK.length_bytes):
@@ -421,12 +423,12 @@ def test_every_flipped_byte_of_the_data_is_noticed_by_its_page(
 
 def test_a_dropped_block_is_gone_and_counted_once(bench: Bench) -> None:
     bench.put(BLOCK)
-    one, two = bench.store.pin(BLOCK), bench.store.pin(BLOCK)
+    one, two = bench.store.hit(BLOCK), bench.store.hit(BLOCK)
     assert one is not None
     assert two is not None
     bench.store.drop(one, "page")
     bench.store.drop(two, "page")
-    assert bench.store.pin(BLOCK) is None
+    assert bench.store.hit(BLOCK) is None
     assert list(bench.disks[0].scan()) == []
     assert bench.count("corrupt_blocks_total", check="page") == 1
     assert one.page(0) == DATA[:128]  # whoever holds it keeps the bytes
@@ -436,7 +438,7 @@ def test_a_dropped_block_is_gone_and_counted_once(bench: Bench) -> None:
 
 def test_dropping_an_old_pin_spares_the_block_that_replaced_it(bench: Bench) -> None:
     bench.put(BLOCK)
-    old = bench.store.pin(BLOCK)
+    old = bench.store.hit(BLOCK)
     assert old is not None
     bench.store.drop(old, "page")
     bench.put(BLOCK)
@@ -480,7 +482,7 @@ def test_a_disk_that_is_full_for_an_append_keeps_the_pages_before(
     bench.put(BLOCK, 0, 2)
     disk.fail = failing(errno.ENOSPC, "pwrite")
     assert not bench.put(BLOCK, 2, 4)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0b11
@@ -510,7 +512,7 @@ def test_a_failing_device_goes_out_of_use_and_the_other_goes_on(op: str, number:
     for block in BLOCKS:
         bench.put(block)
     first = [next(block for block in BLOCKS if block.id in disk.files) for disk in disks]
-    held = [pin for block in first if (pin := bench.store.pin(block))]
+    held = [pin for block in first if (pin := bench.store.hit(block))]
     disks[0].fail = failing(number, op)
     for block in [*reversed(BLOCKS), *BLOCKS]:
         if not bench.has(block):
@@ -535,7 +537,7 @@ def test_a_store_whose_only_device_failed_stores_nothing(memory: tuple[Bench, Me
     disk.fail = failing(errno.EIO, "create", "open", "pwrite")
     assert not bench.put(BLOCK)
     assert not bench.put(BLOCK)
-    assert bench.store.pin(BLOCK) is None
+    assert bench.store.hit(BLOCK) is None
     disk.fail = lambda _op: None
     assert not bench.put(BLOCK)  # for good
 
@@ -549,7 +551,7 @@ def test_a_shortage_of_descriptors_is_a_miss_and_the_device_stays(
     bench.put(BLOCK)
     for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         disk.fail = failing(number, op)
-        assert bench.store.pin(BLOCK) is None
+        assert bench.store.hit(BLOCK) is None
         assert not bench.put(BLOCK)
     disk.fail = lambda _op: None
     assert bench.has(BLOCK)
@@ -577,7 +579,7 @@ def test_a_file_whose_size_cannot_be_told_is_a_miss(monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr("cachesvc.disk.memory.MemoryFile.taken_bytes", fail)
-        assert bench.store.pin(BLOCK) is None
+        assert bench.store.hit(BLOCK) is None
     assert bench.count("device_healthy", device="memory") == 0
     bench.store.close()
     assert disk.open_count == 0
@@ -595,7 +597,7 @@ def test_all_blocks_come_back_after_a_restart(bench: Bench) -> None:
     assert not store.recovering
     assert store.stored_bytes == len(BLOCKS) * FILE_BYTES
     for number, block in enumerate(BLOCKS[:-1]):
-        pin = store.pin(block)
+        pin = store.hit(block)
         assert pin is not None
         with closing(pin):
             assert pin.present == (1 << 1 + number % 8) - 1
@@ -670,12 +672,12 @@ def test_a_block_that_two_devices_hold_is_kept_once() -> None:
     store = bench.open()
     assert store.stored_count == 1
     assert [BLOCK.id in disk.files for disk in disks].count(True) == 1
-    pin = store.pin(BLOCK)
+    pin = store.hit(BLOCK)
     assert pin is not None
     store.drop(pin, "page")
     pin.close()
     assert store.stored_bytes == 0
-    assert store.pin(BLOCK) is None
+    assert store.hit(BLOCK) is None
     store.close()
 
 
@@ -734,7 +736,7 @@ def test_readers_writers_and_eviction_at_once_never_show_a_wrong_byte(bench: Ben
             if seed % 2:
                 first = chance.randrange(8)
                 bench.put(block, first, first + chance.randrange(1, 4))
-            elif pin := bench.store.pin(block):
+            elif pin := bench.store.hit(block):
                 with closing(pin):
                     for page in range(8):
                         expected = block_data(block, DATA)[page * 128 : page * 128 + 128]
@@ -821,7 +823,7 @@ def test_a_write_does_not_wait_for_a_reader_of_another_block() -> None:
 def test_a_descriptor_reads_from_the_block_file(nvme: tuple[Bench, Path]) -> None:
     bench, _ = nvme
     bench.put(BLOCK)
-    pin = bench.store.pin(BLOCK)
+    pin = bench.store.hit(BLOCK)
     assert pin is not None
     with closing(pin):
         assert os.pread(pin.fileno(), 1024, 0) == DATA[:1024]
