@@ -1,7 +1,8 @@
 """The opener: from a block to a pin on its file, which first proves by its trailer who it is.
 
 Story: `pin` finds the block's open file, or opens the file where the index says that it stands
-(while the node recovers: wherever one has its name), reads the trailer and shares the file.
+(while the node recovers: wherever one has its name), reads the trailer and shares the file. Whoever
+must not wait for a disk asks first what is `at_hand`.
 
 Rules: the lock is not held while a file is opened and proves itself, so look again under it before
 the file is shared. A block that cannot prove who it is is dropped and counted; a file that is gone
@@ -55,6 +56,18 @@ class Opener:
                 if pin is not None:
                     return pin
         return None
+
+    def at_hand(self, block_id: bytes) -> int | None:
+        """The block's present pages, as far as memory knows; None: a file would have to be opened.
+
+        Asks no disk and waits for no one.
+        """
+        stock = self._stock
+        with stock.lock:
+            opened = self._open_blocks.get(block_id)
+            if opened is not None:
+                return opened.trailer.present
+            return None if stock.recovering or stock.home(block_id) is not None else 0
 
     def _pin_open(self, block_id: bytes, hit: bool) -> Pin | None:
         """Under the lock: a pin on a file that is open already."""

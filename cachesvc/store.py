@@ -96,6 +96,12 @@ class Store:
         pin.close()
         return present
 
+    def at_hand(self, block: BlockRef) -> int | None:
+        """A look for the event loop, which must not wait for a disk: like `present`, but None where
+        the file would have to be opened.
+        """
+        return self._opener.at_hand(block.id)
+
     def write(self, block: BlockRef, first_page: int, data: memoryview, checksums: bytes) -> bool:
         """Store adjacent whole pages that begin at `first_page`.
 
