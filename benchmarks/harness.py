@@ -8,7 +8,6 @@ process is ended by its own handle.
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from cachesvc.devorigin.ports import free_ports
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
@@ -41,12 +42,6 @@ class Figure:
 
     def as_json(self) -> dict[str, float]:
         return {"median": self.median, "lowest": self.lowest, "highest": self.highest}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -80,7 +75,7 @@ def process(
 @contextmanager
 def dev_origin(root: Path, *options: str) -> Iterator[str]:
     """`cachesvc devorigin` on a folder; its URL."""
-    port = free_port()
+    (port,) = free_ports(1)
     listen = f"127.0.0.1:{port}"
     with process(*cachesvc("devorigin", "--root", str(root), "--listen", listen, *options)):
         yield f"http://{listen}"
@@ -104,7 +99,7 @@ def node(
     environment: dict[str, str] | None = None,
 ) -> Iterator[RunningNode]:
     """`cachesvc node`, alone in its cluster; `module` is the program."""
-    lane, grpc, admin = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    lane, grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
     command = cachesvc(
         "node", "--node-id", "bench", "--data-dir", str(data), "--capacity", "4GiB",
         "--lane", lane, "--grpc", grpc, "--admin", admin, "--origin-endpoint", origin,

@@ -21,7 +21,6 @@ from benchmarks.harness import (
     children,
     cpu_seconds,
     dev_origin,
-    free_port,
     interleaved,
     node,
     process,
@@ -29,6 +28,7 @@ from benchmarks.harness import (
 )  # fmt: skip
 from benchmarks.rawlane import RawHttp, RawLane
 from cachesvc.core.types import ObjectName
+from cachesvc.devorigin.ports import free_ports
 
 OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, SMALL_BYTES = 4, 128 * MIB, 8 * MIB, 4096
 SMALL_COUNT = 2000
@@ -47,7 +47,7 @@ http {{
 
 @contextmanager
 def nginx(root: Path, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
-    port = free_port()
+    (port,) = free_ports(1)
     root.chmod(0o755)
     config = work / "nginx.conf"
     config.write_text(

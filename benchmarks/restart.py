@@ -14,11 +14,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import free_port, node
+from benchmarks.harness import node
 from benchmarks.rawlane import RawLane
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.format import checksum
 from cachesvc.core.types import Geometry, ObjectName, ObjectVersion
+from cachesvc.devorigin.ports import free_ports
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.metrics import Metrics
 from cachesvc.store import Store
@@ -64,7 +65,8 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
     _fill(data)
     figures: dict[str, list[float]] = {"ready": [], "first hit": [], "recovered": []}
     for number in range(min(rounds, 3)):
-        admin = f"127.0.0.1:{free_port()}"
+        (port,) = free_ports(1)
+        admin = f"127.0.0.1:{port}"
         started = time.perf_counter()
         with node(data, "http://127.0.0.1:1", "--admin", admin) as one:
             figures["ready"].append(time.perf_counter() - started)

@@ -1,7 +1,7 @@
 """What a read is answered with: a version, and segments of bytes that a lane can send.
 
 Rules: a segment that was handed out belongs to the receiver, who closes it; an Answer is closed by
-whoever asked for it.
+whoever asked for it, and what is still in it with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from cachesvc.core.types import ObjectVersion, Source
-from cachesvc.store import Pin
+from cachesvc.pins import Pin
 
 
 @dataclass(slots=True)
@@ -70,6 +70,9 @@ class Answer:
 
     A hit has all its `segments`; anything else has them come from `more`, in order. An answer for
     an uncacheable version has neither: it is an invitation to bypass.
+
+    Whoever asked closes it: by `aclose`, on the loop; a hit, which has nothing to be awaited and
+    is sent by threads that have no loop, also by `close`.
     """
 
     version: ObjectVersion
@@ -79,13 +82,18 @@ class Answer:
     resources: AsyncExitStack | None = None
 
     def close(self) -> None:
-        """Let go of a hit's segments."""
+        """Let go of a hit, on any thread."""
+        assert self.more is None, "only a hit is closed without a loop"
+        assert self.resources is None, "a bypass is closed on the loop"
+        self._close_segments()
+
+    def _close_segments(self) -> None:
         for segment in self.segments:
             segment.close()
 
     async def aclose(self) -> None:
-        """Let go of everything: segments, fills, the origin's connection of a bypass."""
-        self.close()
+        """Let go of any answer: segments, fills, the origin's connection of a bypass."""
+        self._close_segments()
         try:
             if self.more is not None:
                 await self.more.aclose()

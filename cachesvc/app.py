@@ -37,9 +37,10 @@ from cachesvc.membership.static import MemberList, StaticMembership
 from cachesvc.metrics import Metrics
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
+from cachesvc.pins import MAX_IDLE_OPEN_COUNT
 from cachesvc.reader import Reader
 from cachesvc.service import GrpcService
-from cachesvc.store import MAX_IDLE_OPEN_COUNT, Store
+from cachesvc.store import Store
 from cachesvc.versions import Versions
 
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5

@@ -178,17 +178,15 @@ class Coalescer:
     def join(self, block: BlockRef, wanted: int, *, keep: bool = False) -> Hold:
         """Bring the wanted pages that are not present: a hold on the flights that do.
 
+        Asks no disk: a page counts as present if its file is open, so pin the block before.
+
         keep: hold on to the buffers even when they are stored, for a reader that found its pages
         evicted again.
 
         Raises:
             Overloaded: too many flights wait already.
         """
-        pin = self._store.pin(block, hit=False)
-        present = 0
-        if pin is not None:
-            present = pin.present
-            pin.close()
+        present = self._store.at_hand(block) or 0
         current = self._by_block.get(block.id, [])
         joined = [flight for flight in current if flight.extent.pages & wanted & ~present]
         in_flight = 0

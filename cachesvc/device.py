@@ -34,6 +34,12 @@ class Device:
     def used_bytes(self) -> int:
         return self.index.stored_bytes + self.reserved_bytes + self.doomed_bytes
 
+    def touch(self, block_id: bytes) -> None:
+        """Tell the eviction policy of a hit, if the block is here."""
+        slot = self.index.get(block_id)
+        if slot is not None:
+            self.index.touch(slot)
+
     def shrink(self, fits_bytes: int, until: float) -> None:
         """The disk has less room than we were told: use what fits until then (on the store's
         clock).

@@ -27,8 +27,8 @@ from cachesvc.core.types import ObjectVersion
 from cachesvc.lane_thread import STALL_S, Connection, Done, LaneThread
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
+from cachesvc.pins import Pin
 from cachesvc.reader import Reader
-from cachesvc.store import Pin
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import Kind, encode

@@ -26,7 +26,7 @@ import structlog
 
 from cachesvc.answer import FilePart, Part
 from cachesvc.core.errors import CacheError, NodeUnavailable
-from cachesvc.store import Pin
+from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, RequestDecoder
 
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered

@@ -3,7 +3,8 @@
 Story: `hit` runs on any thread and never waits: version from the keeper's table, blocks from the
 store, pins for what is present; None if anything is missing. `read` runs on the event loop: it asks
 the origin for the version where needed, joins the coalescer for every block at once, and yields
-segments as their pages become available. Both make the same segments.
+segments as their pages become available; a file that is not open and a page that must be checked
+are left to a thread (aside.py). Both make the same segments.
 
 Rules
 - One answer, one version. A page that is sent in part is checked here and sent from memory, with a
@@ -17,17 +18,20 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from functools import partial
 
 from cachesvc.answer import Answer, FilePart, Segment
+from cachesvc.aside import Aside, on_a_thread
 from cachesvc.coalescer import Coalescer, Flight, Hold
-from cachesvc.core.blocks import Slice, cuts, runs, slices
+from cachesvc.core.blocks import BlockRef, Slice, cuts, runs, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import BypassStream, Origin
-from cachesvc.store import Pin, Store
+from cachesvc.pins import Pin
+from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 
 SMALL_BYTES = 64 << 10  # up to here an answer goes from memory: one send, and checked here
@@ -42,7 +46,10 @@ _METRIC_SOURCE = {
 
 
 class Reader:
-    """Reads for all lanes of a node. What is not async may be called from any thread."""
+    """Reads for all lanes of a node. What is not async may be called from any thread.
+
+    aside: how the event loop has a file opened or a page read without waiting for the disk.
+    """
 
     def __init__(
         self,
@@ -52,12 +59,15 @@ class Reader:
         versions: Versions,
         metrics: Metrics,
         geometry: Geometry,
+        *,
+        aside: Aside = on_a_thread,
     ) -> None:
         self.geometry = geometry
         self.versions = versions
         self._origin = origin
         self._store = store
         self._coalescer = coalescer
+        self._aside = aside
         self._results = {
             result: metrics.requests.labels("read", result)
             for result in ("hit", "filled", "joined", "bypass", "error")
@@ -160,7 +170,8 @@ class Reader:
 
     def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
-        pin = self._store.pin(part.block, hit=source is Source.DISK)
+        look = self._store.hit if source is Source.DISK else self._store.pin
+        pin = look(part.block)
         if pin is None:
             return None
         segment = None
@@ -214,7 +225,7 @@ class Reader:
         result = "error"
         try:
             for part in parts:
-                holds.append(self._coalescer.join(part.block, part.pages))
+                holds.append(await self._join(part.block, part.pages))
             for part, hold in zip(parts, holds, strict=True):
                 async for segment in self._slice(part, hold, verify):
                     sent.append((segment.source, segment.length_bytes))
@@ -229,6 +240,17 @@ class Reader:
                 hold.close()
             self._count(result, sent)
 
+    async def _join(self, block: BlockRef, pages: int, *, keep: bool = False) -> Hold:
+        """A hold on what brings the missing pages. A file that is not open is opened aside."""
+        pin = None
+        if self._store.at_hand(block) is None:
+            pin = await self._aside(partial(self._store.pin, block))
+        try:
+            return self._coalescer.join(block, pages, keep=keep)
+        finally:
+            if pin is not None:
+                pin.close()
+
     async def _slice(self, part: Slice, hold: Hold, verify: bool) -> AsyncGenerator[Segment, None]:
         """Run by run: what is stored, then what has landed, waiting for what is under way."""
         page_bytes = part.block.geometry.page_bytes
@@ -241,12 +263,14 @@ class Reader:
                 if flight is not None:
                     await flight.wait(page)
                 source = _source(flight, holds)
-                segment = self._available(part, position, flight, source, verify)
+                segment = None if flight is None else _landed(part, position, flight, source)
+                if segment is None:
+                    segment = await self._from_store(part, position, flight, source, verify)
                 if segment is None:
                     if len(holds) > _REJOINS:
                         raise Overloaded(f"{part.block}: pages leave faster than they are read")
                     rest = Slice(part.block, position, part.end)
-                    holds.insert(0, self._coalescer.join(part.block, rest.pages, keep=True))
+                    holds.insert(0, await self._join(part.block, rest.pages, keep=True))
                     continue
                 position = segment.start - part.block.start + segment.length_bytes
                 yield segment
@@ -254,28 +278,27 @@ class Reader:
             for again in holds[:-1]:
                 again.close()
 
-    def _available(
+    async def _from_store(
         self, part: Slice, position: int, flight: Flight | None, source: Source, verify: bool
     ) -> Segment | None:
-        """The longest segment at `position` that can be had without waiting, of one source."""
-        page_bytes = part.block.geometry.page_bytes
-        page = position // page_bytes
+        """The longest segment at `position` that is stored; None if its page is not."""
+        block, end = part.block, part.end
         if flight is not None:
-            end = min(part.end, flight.landed_end)
-            landed = _from_flight(Slice(part.block, position, end), flight, source)
-            if landed is not None:
-                return landed
-        pin = self._store.pin(part.block, hit=False)
-        if pin is None:
+            end = min(end, flight.extent.beyond_page * block.geometry.page_bytes)
+        wanted = Slice(block, position, end)
+        present = self._store.at_hand(block)
+        if present is None:
+            return await self._aside(partial(self._stored_run, wanted, source, verify))
+        run = _run(wanted, present)
+        if run is None:
             return None
-        run = next(runs(pin.present >> page), (1, 1))
-        pin.close()
-        if run[0] != 0:
-            return None
-        end = min(part.end, (page + run[1]) * page_bytes)
-        if flight is not None:
-            end = min(end, flight.extent.beyond_page * page_bytes)
-        return self._stored(Slice(part.block, position, end), source, verify)
+        if verify or _has_checks(run):
+            return await self._aside(partial(self._stored, run, source, verify))
+        return self._stored(run, source, verify)
+
+    def _stored_run(self, wanted: Slice, source: Source, verify: bool) -> Segment | None:
+        run = _run(wanted, self._store.present(wanted.block))
+        return None if run is None else self._stored(run, source, verify)
 
     # -- what may not be cached
 
@@ -328,16 +351,34 @@ def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
         segment.parts.append(FilePart(pin, start, end - start))
 
 
-def _from_flight(part: Slice, flight: Flight, source: Source) -> Segment | None:
-    """What has landed, from the flight's memory; None once that was given back."""
-    data = flight.bytes_of(part.start, part.end) if part.length_bytes > 0 else None
+def _run(wanted: Slice, present: int) -> Slice | None:
+    """What of the slice can be had at its start: up to the first page that is not present."""
+    page_bytes = wanted.block.geometry.page_bytes
+    page = wanted.start // page_bytes
+    first, beyond = next(runs(present >> page), (1, 1))
+    if first != 0:
+        return None
+    return Slice(wanted.block, wanted.start, min(wanted.end, (page + beyond) * page_bytes))
+
+
+def _has_checks(part: Slice) -> bool:
+    """Whether a page of the slice is read and checked here: all of a small one, cut ones else."""
+    page_bytes = part.block.geometry.page_bytes
+    whole_end = part.end % page_bytes == 0 or part.end == part.block.length_bytes
+    return part.length_bytes <= SMALL_BYTES or part.start % page_bytes != 0 or not whole_end
+
+
+def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segment | None:
+    """What has landed from `position` on, from memory; None once that was given back."""
+    landed = Slice(part.block, position, min(part.end, flight.landed_end))
+    data = flight.bytes_of(landed.start, landed.end) if landed.length_bytes > 0 else None
     if data is None:
         return None
     sums = []
-    for start, end, page, whole in _pieces(part):
-        piece = data[start - part.start : end - part.start]
+    for start, end, page, whole in _pieces(landed):
+        piece = data[start - landed.start : end - landed.start]
         sums.append(flight.checksums_of(page, page + 1) if whole else checksum(piece))
-    return Segment(part.object_start, part.length_bytes, source, b"".join(sums), [data])
+    return Segment(landed.object_start, landed.length_bytes, source, b"".join(sums), [data])
 
 
 def _source(flight: Flight | None, holds: list[Hold]) -> Source:

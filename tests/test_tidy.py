@@ -21,9 +21,7 @@ STUBS = "cachesvc/wire/v1/"
 PACKAGES = ("cachesvc/", "client/cachesvc_client/")
 
 MAX_FILE_LINES = 400
-LONG_FILES = {
-    "cachesvc/store.py": "the one lock of index and open files; its parts share every field",
-}
+LONG_FILES: dict[str, str] = {}
 MAX_FUNCTION_LINES = 70
 LONG_FUNCTIONS: dict[str, str] = {}
 MAX_PACKAGE_DEPTH = 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachesvc.devorigin import DevOrigin, Shape
+from cachesvc.devorigin.ports import free_ports
 
 NODE_COUNT = 3
 SHAPE = Shape(first_byte_ms=30, per_connection_mb_s=90)
@@ -52,7 +52,7 @@ def demo_cluster(root: Path, data: Path) -> Iterator[DemoCluster]:
     """An origin that serves `root`, and nodes that keep their blocks below `data`."""
     with ExitStack() as exits:
         origin = exits.enter_context(DevOrigin(root, shape=SHAPE))
-        lanes = [f"127.0.0.1:{port}" for port in _free_ports(NODE_COUNT * 3)]
+        lanes = [f"127.0.0.1:{port}" for port in free_ports(NODE_COUNT * 3)]
         lanes, grpcs, admins = (
             lanes[:NODE_COUNT],
             lanes[NODE_COUNT:-NODE_COUNT],
@@ -98,14 +98,3 @@ def _stop(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

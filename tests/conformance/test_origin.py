@@ -273,19 +273,6 @@ class TestMemoryOrigin(OriginContract):
         await origin.close()
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Credentials for nobody, and no other AWS settings than these."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-
-
-@pytest.mark.usefixtures("aws")
 class TestS3OriginOverDevOrigin(OriginContract):
     @pytest.fixture(autouse=True)
     def _server(self, tmp_path: Path) -> Iterator[None]:
@@ -324,7 +311,6 @@ def moto() -> Iterator[tuple[str, Any]]:
     server.stop()
 
 
-@pytest.mark.usefixtures("aws")
 class TestS3OriginOverMoto(OriginContract):
     @pytest.fixture(autouse=True)
     def _emptied(self, moto: tuple[str, Any]) -> Iterator[None]:

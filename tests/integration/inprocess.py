@@ -23,6 +23,7 @@ from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion, Source
+from cachesvc.devorigin.ports import free_ports
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
@@ -135,7 +136,7 @@ class InProcessNode:
     @property
     def pinned_count(self) -> int:
         """Blocks that somebody holds."""
-        held = sum(opened.refs for opened in list(self.store._open_blocks.values()))
+        held = self.store.open_blocks.pin_count
         return held + sum(device.doomed_bytes for device in self.store.devices)
 
     def quiet(self) -> bool:
@@ -176,7 +177,7 @@ def running(
         lane = LaneServer(reader, cluster, metrics, threads=2, stall_s=stall_s)
         lane.start(listener)
         service = GrpcService(reader, cluster, stall_s=stall_s)
-        grpc_port = free_port()
+        (grpc_port,) = free_ports(1)
         service.start(f"127.0.0.1:{grpc_port}")
         service.serving(True)
         return InProcessNode(
@@ -211,12 +212,6 @@ def open_below(directory: Path) -> list[str]:
         with suppress(OSError):
             found.append(os.readlink(link))
     return [name for name in found if name.startswith(f"{directory}/")]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class HungUp(Exception):

@@ -12,7 +12,6 @@ import os
 import pickle
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ from cachesvc_client import (
 )
 
 from cachesvc.devorigin import DevOrigin
+from cachesvc.devorigin.ports import free_ports
 from tests.support import until
 
 MIB = 1 << 20
@@ -42,14 +42,6 @@ KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 NODES = 3
 
 pytestmark = pytest.mark.slow
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as exits:
-        socks = [exits.enter_context(socket.socket()) for _ in range(count)]
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in socks]
 
 
 @dataclass

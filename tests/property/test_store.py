@@ -20,7 +20,9 @@ from cachesvc.disk.base import Disk
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.metrics import Metrics
-from cachesvc.store import FULL_REST_S, Pin, Store
+from cachesvc.pins import Pin
+from cachesvc.stock import FULL_REST_S
+from cachesvc.store import Store
 from tests.support import (
     FILE_BYTES,
     GEOMETRY,
@@ -94,7 +96,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def pages_of(self, block: BlockRef) -> dict[int, bytes]:
         """What the store has of a block now; each page is what the model says."""
-        pin = self.store.pin(block)
+        pin = self.store.hit(block)
         if pin is None:
             return {}
         with closing(pin):
@@ -116,7 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(block=blocks)
     def hold(self, block: BlockRef) -> None:
-        pin = self.store.pin(block)
+        pin = self.store.hit(block)
         if pin is not None:
             self.pins.append((pin, block, self.check(pin, block)))
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from cachesvc.answer import FilePart, Segment, take
+from cachesvc.aside import Held
 from cachesvc.coalescer import Coalescer
 from cachesvc.core.errors import CacheError, InternalError, Overloaded, ProtocolError
 from cachesvc.core.ring import Member, MemberTable
@@ -187,7 +188,13 @@ class SimNode:
         )
         self.versions = Versions(origin, setup.revalidate_s, loop.time)
         self.reader = Reader(
-            origin, self.store, self.coalescer, self.versions, self.metrics, setup.geometry
+            origin,
+            self.store,
+            self.coalescer,
+            self.versions,
+            self.metrics,
+            setup.geometry,
+            aside=self._aside,
         )
         self.alive = True
         self._spawn(self._recover())
@@ -197,6 +204,15 @@ class SimNode:
             self.check()
             await asyncio.sleep(self.world.rng.choice((0.0, 0.0, 0.01)))
         self.world.trace("recovered", self.node_id, self.store.stored_count)
+
+    async def _aside(self, work: Callable[[], Held | None]) -> Held | None:
+        """A disk that keeps its caller waiting, before it answers or before that is heard."""
+        await asyncio.sleep(self.world.rng.choice((0.0, 0.0, 0.001)))
+        held = work()
+        self.world.count("done aside")
+        if held is None:
+            await asyncio.sleep(self.world.rng.choice((0.0, 0.001)))
+        return held
 
     def crash(self) -> None:
         """kill -9: the files stay."""
@@ -251,11 +267,11 @@ class SimNode:
                 f"{self.coalescer.flight_count} flights and {self.coalescer.buffer_bytes} bytes of"
                 " buffers are left"
             )
-        opened = self.store._open_blocks
+        known = self.store.open_blocks
         open_count = sum(disk.open_count for disk in self.disks)
-        if not open_count == len(opened) == len(self.store._idle):
+        if not open_count == len(known) == known.idle_count:
             self.violate(
-                f"{open_count} files are open, {len(opened)} known, {len(self.store._idle)} idle"
+                f"{open_count} files are open, {len(known)} known, {known.idle_count} idle"
             )
         for device in self.store.devices:
             if device.reserved_bytes or device.doomed_bytes:

@@ -27,11 +27,14 @@ from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
+from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
+from cachesvc.pins import Pin
 from cachesvc.reader import Reader
-from cachesvc.store import Pin, Store
+from cachesvc.stock import Stock
 from cachesvc.versions import Versions
+from cachesvc.writer import Writer
 
 Patch = tuple[Any, str, Any]  # where, what, by what
 BUGS: dict[str, Callable[[], Patch]] = {}
@@ -58,7 +61,7 @@ def planted(name: str) -> Iterator[None]:
 @bug
 def partial_pages_are_sent_unchecked() -> Patch:
     def checked_page(self: Reader, pin: Pin, page: int) -> bytes:
-        block = pin._open.trailer.block
+        block = pin.held.trailer.block
         start = page * block.geometry.page_bytes
         return pin.pread(start, start + block.page_length_bytes(page))
 
@@ -137,34 +140,34 @@ def follow_up_requests_name_no_version() -> Patch:
 
 @bug
 def eviction_leaves_the_file() -> Patch:
-    return Store, "_unlink", lambda self, device, block_ids: None
+    return Stock, "unlink", lambda self, device, block_ids: None
 
 
 @bug
 def the_trailer_is_written_before_the_data() -> Patch:
-    real = Store._put
+    real = Writer._put
 
     def put(
-        self: Store, file: Any, trailer: Trailer, first_page: int, data: Any, added: int = -1
+        self: Writer, file: Any, trailer: Trailer, first_page: int, data: Any, added: int = -1
     ) -> int:
         file.pwrite(trailer.encode(), trailer_offset(trailer.block))
         return real(self, file, trailer, first_page, data, added)
 
-    return Store, "_put", put
+    return Writer, "_put", put
 
 
 @bug
 def the_data_is_written_again_after_its_trailer() -> Patch:
-    real = Store._put
+    real = Writer._put
 
     def put(
-        self: Store, file: Any, trailer: Trailer, first_page: int, data: Any, added: int = -1
+        self: Writer, file: Any, trailer: Trailer, first_page: int, data: Any, added: int = -1
     ) -> int:
         taken_bytes = real(self, file, trailer, first_page, data, added)
         file.pwrite(data, first_page * trailer.block.geometry.page_bytes)
         return taken_bytes
 
-    return Store, "_put", put
+    return Writer, "_put", put
 
 
 @bug
@@ -230,29 +233,29 @@ def an_extent_is_planned_over_present_pages() -> Patch:
 
 @bug
 def capacity_is_not_kept() -> Patch:
-    def reserve(self: Store, device: Device, block_id: bytes, need_bytes: int) -> bool:
-        with self._lock:
+    def reserve(self: Stock, device: Device, block_id: bytes, need_bytes: int) -> bool:
+        with self.lock:
             device.reserved_bytes += need_bytes
         return True
 
-    return Store, "_reserve", reserve
+    return Stock, "reserve", reserve
 
 
 @bug
 def a_file_need_not_be_what_its_name_says() -> Patch:
-    def prove(self: Store, block_id: bytes, file: BlockFile) -> Trailer:
+    def prove(self: Opener, block_id: bytes, file: BlockFile) -> Trailer:
         return decode(file.pread(TRAILER_BYTES, max(0, file.size_bytes() - TRAILER_BYTES)))
 
-    return Store, "_prove", prove
+    return Opener, "_prove", prove
 
 
 @bug
 def a_dropped_block_stays_in_the_index() -> Patch:
-    def forget(self: Store, device: Device, block_id: bytes, reason: str) -> bool:
-        self._detach(block_id)
+    def forget(self: Stock, device: Device, block_id: bytes, reason: str) -> bool:
+        self.open_blocks.detach(block_id)
         return True
 
-    return Store, "_forget", forget
+    return Stock, "forget", forget
 
 
 @bug

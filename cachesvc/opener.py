@@ -1,0 +1,149 @@
+"""The opener: from a block to a pin on its file, which first proves by its trailer who it is.
+
+Story: `pin` finds the block's open file, or opens the file where the index says that it stands
+(while the node recovers: wherever one has its name), reads the trailer and shares the file. Whoever
+must not wait for a disk asks first what is `at_hand`.
+
+Rules: the lock is not held while a file is opened and proves itself, so look again under it before
+the file is shared. A block that cannot prove who it is is dropped and counted; a file that is gone
+is forgotten.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import nullcontext
+
+import structlog
+
+from cachesvc.core.format import TRAILER_BYTES, FormatError, Trailer, decode, trailer_offset
+from cachesvc.device import Device
+from cachesvc.disk.base import BlockFile
+from cachesvc.pins import Pin
+from cachesvc.stock import Stock
+
+_NO_FILE = {
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ESPIPE,
+    errno.ENOTDIR,
+}  # something else has its name
+
+log = structlog.get_logger(__name__)
+
+
+class Opener:
+    """Opens the blocks of a stock. Thread-safe."""
+
+    def __init__(self, stock: Stock) -> None:
+        self._stock = stock
+        self._open_blocks = stock.open_blocks
+
+    def pin(self, block_id: bytes, *, hit: bool) -> Pin | None:
+        """A pin on the block, or None if it is not here. hit: the eviction policy is told."""
+        stock = self._stock
+        with stock.lock:
+            pin = self._pin_open(block_id, hit)
+            if pin is not None:
+                return pin
+            home = stock.home(block_id)
+            unsure = stock.recovering
+        places = [home] if home else stock.devices if unsure else []
+        with stock.stripe(block_id) if unsure else nullcontext():
+            for device in places:
+                pin = self.open(device, block_id, hit=hit)
+                if pin is not None:
+                    return pin
+        return None
+
+    def at_hand(self, block_id: bytes) -> int | None:
+        """The block's present pages, as far as memory knows; None: a file would have to be opened.
+
+        Asks no disk and waits for no one.
+        """
+        stock = self._stock
+        with stock.lock:
+            opened = self._open_blocks.get(block_id)
+            if opened is not None:
+                return opened.trailer.present
+            return None if stock.recovering or stock.home(block_id) is not None else 0
+
+    def _pin_open(self, block_id: bytes, hit: bool) -> Pin | None:
+        """Under the lock: a pin on a file that is open already."""
+        opened = self._open_blocks.get(block_id)
+        if opened is None:
+            return None
+        if hit:
+            opened.device.touch(block_id)
+        return self._open_blocks.pin(opened)
+
+    def open(self, device: Device, block_id: bytes, *, hit: bool) -> Pin | None:
+        """A pin on what the device has under the block's name, if it can prove itself."""
+        if device.failure:
+            return None
+        try:
+            file = device.disk.open(block_id)
+        except FileNotFoundError:
+            self._lost(device, block_id)
+            return None
+        except OSError as error:
+            self._unproven(device, block_id, error)
+            return None
+        pin = None
+        try:
+            trailer = self._prove(block_id, file)
+            pin = self._register(device, block_id, file, trailer, hit)
+        except (FormatError, OSError) as error:
+            self._unproven(device, block_id, error)
+        finally:
+            if pin is None or pin.held.file is not file:
+                file.close()
+        return pin
+
+    def _lost(self, device: Device, block_id: bytes) -> None:
+        """Its file is gone: forget the block, unless a writer has made it anew meanwhile."""
+        with self._stock.stripe(block_id):
+            try:
+                device.disk.open(block_id).close()
+            except FileNotFoundError:
+                self._stock.forget(device, block_id, "lost")
+            except OSError as error:
+                self._stock.disk_error(device, error)
+
+    def _unproven(self, device: Device, block_id: bytes, error: FormatError | OSError) -> None:
+        """What stands in the block's place is no block file of ours, or its disk fails."""
+        stock = self._stock
+        if isinstance(error, OSError) and error.errno not in _NO_FILE:
+            stock.disk_error(device, error)
+            return
+        log.warning("block dropped", block=block_id.hex(), why=str(error))
+        stock.metrics.corrupt_blocks.labels("trailer").inc()
+        if stock.forget(device, block_id, "corrupt") or stock.recovering:
+            stock.unlink(device, [block_id])
+
+    def _prove(self, block_id: bytes, file: BlockFile) -> Trailer:
+        """The trailer, if the file is what its name says; else FormatError."""
+        size_bytes = file.size_bytes()
+        trailer = decode(file.pread(TRAILER_BYTES, max(0, size_bytes - TRAILER_BYTES)))
+        if trailer.block.id != block_id:
+            raise FormatError(f"the file holds {trailer.block}, not what its name says")
+        if size_bytes != trailer_offset(trailer.block) + TRAILER_BYTES:
+            raise FormatError(f"the file has {size_bytes} bytes: cut or grown")
+        return trailer
+
+    def _register(
+        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, hit: bool
+    ) -> Pin | None:
+        """Share a freshly opened file; someone else's, if they were faster."""
+        taken_bytes = file.taken_bytes()
+        with self._stock.lock:
+            pin = self._pin_open(block_id, hit)
+            if pin is not None:
+                return pin
+            known = device.index.get(block_id) is not None
+            if device.failure or (not known and not self._stock.recovering):
+                return None
+            if hit:
+                device.touch(block_id)
+            return self._stock.share(device, file, trailer, taken_bytes)

@@ -1,0 +1,181 @@
+"""Open block files, and the pins that hold them.
+
+Story: whoever opens a block shares its file in the table (`OpenBlocks`) and gets a `Pin`; others
+who want the block meanwhile get pins on the same file. With its last pin a file becomes idle and is
+kept open for the next reader, until there are too many of them. A block that is evicted or dropped
+is detached: no new pin finds its file, those that hold it keep the bytes.
+
+Rules
+- The table changes under the store's lock, which is never held over a file's I/O.
+- An unlinked file takes space while a pin holds it: its device counts that as doomed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from cachesvc.core.format import Trailer, checksum
+from cachesvc.device import Device
+from cachesvc.disk.base import BlockFile
+
+MAX_IDLE_OPEN_COUNT = 4096  # open files kept for the next reader
+
+
+class OpenBlock:
+    """An open block file, shared by all its pins. `live` until the block is evicted or dropped."""
+
+    __slots__ = ("device", "file", "live", "refs", "taken_bytes", "trailer")
+
+    def __init__(self, device: Device, file: BlockFile, trailer: Trailer, taken_bytes: int) -> None:
+        self.device = device
+        self.file = file
+        self.trailer = trailer
+        self.taken_bytes = taken_bytes
+        self.refs = 0
+        self.live = True
+
+
+class Pin:
+    """A hold on a block's bytes: while it lasts, what is present stays readable, evicted or not."""
+
+    __slots__ = ("_table", "opened")
+
+    def __init__(self, table: OpenBlocks, opened: OpenBlock) -> None:
+        self._table = table
+        self.opened: OpenBlock | None = opened
+
+    @property
+    def held(self) -> OpenBlock:
+        """The open file of a pin that is not closed."""
+        assert self.opened is not None, "the pin was closed"
+        return self.opened
+
+    @property
+    def present(self) -> int:
+        """The bitmap of pages that may be read."""
+        return self.held.trailer.present
+
+    def checksums(self, first_page: int, beyond_page: int) -> bytes:
+        return self.held.trailer.checksums(first_page, beyond_page)
+
+    def fileno(self) -> int:
+        return self.held.file.fileno()
+
+    def pread(self, start: int, end: int) -> bytes:
+        """The bytes `[start, end)` of the block, unchecked. Fewer if the file was cut short."""
+        return self.held.file.pread(end - start, start)
+
+    def readinto(self, view: memoryview, start: int) -> int:
+        """The bytes from `start` of the block on, unchecked, into the view; how many there were."""
+        return self.held.file.readinto(view, start)
+
+    def page(self, page: int) -> bytes | None:
+        """A whole page, checked against its checksum; None if it does not match."""
+        block = self.held.trailer.block
+        start = page * block.geometry.page_bytes
+        data = self.pread(start, start + block.page_length_bytes(page))
+        return data if checksum(data) == self.checksums(page, page + 1) else None
+
+    def close(self) -> None:
+        """Let go. Closing twice is fine."""
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            self._table.let_go(opened)
+
+
+class OpenBlocks:
+    """The open table. `lock` is the store's; its holder calls what stands under "under the lock".
+
+    At most `max_idle_count` files stay open for nobody.
+    """
+
+    def __init__(self, lock: Lock, max_idle_count: int) -> None:
+        self.max_idle_count = max_idle_count
+        self._lock = lock
+        self._by_id: dict[bytes, OpenBlock] = {}
+        self._idle: OrderedDict[bytes, OpenBlock] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    @property
+    def pin_count(self) -> int:
+        """Pins on blocks that are not detached."""
+        return sum(opened.refs for opened in list(self._by_id.values()))
+
+    # -- under the lock
+
+    def get(self, block_id: bytes) -> OpenBlock | None:
+        return self._by_id.get(block_id)
+
+    def pin(self, opened: OpenBlock) -> Pin:
+        """One more pin on a file of the table."""
+        opened.refs += 1
+        self._idle.pop(opened.trailer.block.id, None)
+        return Pin(self, opened)
+
+    def share(self, opened: OpenBlock) -> Pin:
+        """Put a freshly opened file into the table; the first pin on it."""
+        self._by_id[opened.trailer.block.id] = opened
+        return self.pin(opened)
+
+    def pinned(self, block_id: bytes) -> bool:
+        opened = self._by_id.get(block_id)
+        return opened is not None and opened.refs > 0
+
+    def detach(self, block_id: bytes) -> None:
+        """No new pin finds the open file; those that hold it keep it."""
+        opened = self._by_id.pop(block_id, None)
+        if opened is None:
+            return
+        opened.live = False
+        if self._idle.pop(block_id, None) is not None:
+            opened.file.close()
+        else:
+            opened.device.doomed_bytes += opened.taken_bytes
+
+    def detach_all(self) -> None:
+        for block_id in list(self._by_id):
+            self.detach(block_id)
+
+    # -- taking the lock
+
+    def let_go(self, opened: OpenBlock) -> None:
+        """One pin less."""
+        closing = []
+        with self._lock:
+            opened.refs -= 1
+            if opened.refs == 0 and not opened.live:
+                opened.device.doomed_bytes -= opened.taken_bytes
+                closing.append(opened)
+            elif opened.refs == 0:
+                self._idle[opened.trailer.block.id] = opened
+                while len(self._idle) > self.max_idle_count:
+                    block_id, oldest = self._idle.popitem(last=False)
+                    del self._by_id[block_id]
+                    closing.append(oldest)
+        for one in closing:
+            one.file.close()
+
+    def take_idle(self, block_id: bytes) -> OpenBlock | None:
+        """Out of the table, if nobody has it open; the taker closes its file."""
+        with self._lock:
+            idle = self._idle.pop(block_id, None)
+            if idle is not None:
+                del self._by_id[block_id]
+        return idle
+
+    def shed(self) -> None:
+        """Close half of the files that are open for nobody: others need the descriptors more."""
+        with self._lock:
+            ids = list(self._idle)[: (len(self._idle) + 1) // 2]
+            closing = [self._idle.pop(block_id) for block_id in ids]
+            for block_id in ids:
+                del self._by_id[block_id]
+        for one in closing:
+            one.file.close()
