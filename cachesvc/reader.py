@@ -170,7 +170,7 @@ class Reader:
 
     def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
-        look = self._store.hit if source is Source.DISK else self._store.pin
+        look = self._store.pin if source is Source.DISK else self._store.hold
         pin = look(part.block)
         if pin is None:
             return None
@@ -244,7 +244,7 @@ class Reader:
         """A hold on what brings the missing pages. A file that is not open is opened aside."""
         pin = None
         if self._store.at_hand(block) is None:
-            pin = await self._aside(partial(self._store.pin, block))
+            pin = await self._aside(partial(self._store.hold, block))
         try:
             return self._coalescer.join(block, pages, keep=keep)
         finally:

@@ -1,6 +1,6 @@
 """The store: which pages of which blocks this node has, on which device, and room for the next.
 
-Story: a reader pins a block (`hit`), which opens its file once and proves by its trailer that it is
+Story: a reader pins a block (`pin`), which opens its file once and proves by its trailer that it is
 the block asked for (opener.py); the open file is shared by all pins and kept open for a while after
 (pins.py). A fill writes adjacent pages (writer.py): data first, then the trailer that vouches for
 them, then the index. Eviction unlinks; whoever holds a pin keeps the bytes (stock.py). A node that
@@ -75,21 +75,21 @@ class Store:
     def stored_count(self) -> int:
         return self._stock.stored_count
 
-    def hit(self, block: BlockRef) -> Pin | None:
+    def pin(self, block: BlockRef) -> Pin | None:
         """A pin for a reader who is served from what was stored before, or None if the block is
         not here. Opens the file if no one has it open. The eviction policy is told.
         """
         return self._opener.pin(block.id, hit=True)
 
-    def pin(self, block: BlockRef) -> Pin | None:
-        """Like `hit`, for one who reads what was just filled: the eviction policy is not told."""
+    def hold(self, block: BlockRef) -> Pin | None:
+        """Like `pin`, for one who reads what was just filled: the eviction policy is not told."""
         return self._opener.pin(block.id, hit=False)
 
     def present(self, block: BlockRef) -> int:
         """A look, of which nobody is told: the bitmap of the block's pages that are here. Opens
         the file if no one has it open.
         """
-        pin = self.pin(block)
+        pin = self.hold(block)
         if pin is None:
             return 0
         present = pin.present

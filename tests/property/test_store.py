@@ -96,7 +96,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def pages_of(self, block: BlockRef) -> dict[int, bytes]:
         """What the store has of a block now; each page is what the model says."""
-        pin = self.store.hit(block)
+        pin = self.store.pin(block)
         if pin is None:
             return {}
         with closing(pin):
@@ -118,7 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(block=blocks)
     def hold(self, block: BlockRef) -> None:
-        pin = self.store.hit(block)
+        pin = self.store.pin(block)
         if pin is not None:
             self.pins.append((pin, block, self.check(pin, block)))
 

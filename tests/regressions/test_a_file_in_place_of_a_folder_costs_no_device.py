@@ -27,10 +27,10 @@ def test_a_file_in_place_of_a_folder_costs_no_device(tmp_path: Path) -> None:
             store = Store([disk], 1 << 30, Metrics())
             if recovered_first:
                 assert list(store.recover()) == []
-            assert store.hit(BLOCK) is None
+            assert store.pin(BLOCK) is None
             assert store.write(BLOCK, 0, DATA, checksum(DATA))
             assert not store.devices[0].failure
-            pin = store.hit(BLOCK)
+            pin = store.pin(BLOCK)
             assert pin is not None
             assert pin.page(0) == b"hello"
             pin.close()

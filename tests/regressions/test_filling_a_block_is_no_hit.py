@@ -33,7 +33,7 @@ def fill(store: Store, number: int) -> None:
 
 
 def read(store: Store, number: int) -> bool:
-    pin = store.hit(block(number))
+    pin = store.pin(block(number))
     if pin is not None:
         pin.close()
     return pin is not None

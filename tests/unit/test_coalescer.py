@@ -77,7 +77,7 @@ def full_store() -> MemoryDisk:
 
 async def stored(rig: Rig, index: int = 0) -> int:
     """The pages of a block that the store has."""
-    pin = rig.store.hit(blocks_of(rig.origin.put(NAME, DATA, '"v"'))[index])
+    pin = rig.store.pin(blocks_of(rig.origin.put(NAME, DATA, '"v"'))[index])
     if pin is None:
         return 0
     with closing(pin):
@@ -348,7 +348,7 @@ def test_what_landed_before_a_failure_is_served_and_the_rest_fails() -> None:
             with pytest.raises(OriginError):
                 await flight_of(hold, 7).wait(7)
             hold.close()
-            pin = rig.store.hit(block)
+            pin = rig.store.pin(block)
             assert pin is not None
             with closing(pin):
                 assert pin.present == 0b11

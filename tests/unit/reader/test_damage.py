@@ -87,7 +87,7 @@ def test_a_file_that_was_cut_short_is_dropped_when_a_lane_says_so() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
-            pin = rig.store.hit(blocks_of(version)[0])
+            pin = rig.store.pin(blocks_of(version)[0])
             assert pin is not None
             rig.reader.broken(pin, OSError(errno.ENODATA, "short"))
             pin.close()

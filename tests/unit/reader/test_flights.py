@@ -160,7 +160,7 @@ def test_pages_that_are_evicted_under_a_reader_are_fetched_again() -> None:
                 pieces.append(taken_bytes(segment, 128))
                 segment.close()
                 for block in blocks_of(version):  # everything leaves
-                    if pin := rig.store.hit(block):
+                    if pin := rig.store.pin(block):
                         rig.store.drop(pin, "page")
                         pin.close()
             assert b"".join(pieces) == DATA

@@ -50,7 +50,7 @@ def test_a_pinned_version_is_read_while_it_is_stored_and_gone_afterwards() -> No
             answer = await rig.reader.read(request)
             assert b"".join(data for _, data in await received(answer)) == DATA
             for block in blocks_of(old)[:1]:
-                pin = rig.store.hit(block)
+                pin = rig.store.pin(block)
                 assert pin is not None
                 rig.store.drop(pin, "page")
                 pin.close()

@@ -47,7 +47,7 @@ class Bench:
         return store_pages(self.store, block, block_data(block, DATA), first, beyond)
 
     def has(self, block: BlockRef) -> bool:
-        pin = self.store.hit(block)
+        pin = self.store.pin(block)
         if pin is None:
             return False
         with closing(pin):

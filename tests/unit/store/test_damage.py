@@ -82,7 +82,7 @@ def test_a_damaged_file_is_a_miss_and_goes(
     if restarted:
         bench.store.close()
         bench.open(max_idle=0)
-    assert bench.store.hit(BLOCK) is None
+    assert bench.store.pin(BLOCK) is None
     assert not os.path.lexists(path_of(folder, BLOCK))
     assert bench.count("corrupt_blocks_total", check="trailer") >= 1
     assert bench.count("device_healthy", device=bench.disks[0].name) == 1
@@ -97,7 +97,7 @@ def test_a_file_that_vanished_is_a_miss(nvme: tuple[Bench, Path]) -> None:
     bench.open(max_idle=0)
     bench.put(BLOCK)
     path_of(folder, BLOCK).unlink()
-    assert bench.store.hit(BLOCK) is None
+    assert bench.store.pin(BLOCK) is None
     assert bench.store.stored_bytes == 0
     assert bench.count("evicted_bytes_total", reason="lost") == FILE_BYTES
     assert bench.put(BLOCK)
@@ -109,7 +109,7 @@ def test_every_flipped_byte_of_the_data_is_noticed_by_its_page(
 ) -> None:
     bench, disk = memory
     bench.put(BLOCK)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         for position in range(BLOCK.length_bytes):
@@ -122,12 +122,12 @@ def test_every_flipped_byte_of_the_data_is_noticed_by_its_page(
 
 def test_a_dropped_block_is_gone_and_counted_once(bench: Bench) -> None:
     bench.put(BLOCK)
-    one, two = bench.store.hit(BLOCK), bench.store.hit(BLOCK)
+    one, two = bench.store.pin(BLOCK), bench.store.pin(BLOCK)
     assert one is not None
     assert two is not None
     bench.store.drop(one, "page")
     bench.store.drop(two, "page")
-    assert bench.store.hit(BLOCK) is None
+    assert bench.store.pin(BLOCK) is None
     assert list(bench.disks[0].scan()) == []
     assert bench.count("corrupt_blocks_total", check="page") == 1
     assert one.page(0) == DATA[:128]  # whoever holds it keeps the bytes
@@ -137,7 +137,7 @@ def test_a_dropped_block_is_gone_and_counted_once(bench: Bench) -> None:
 
 def test_dropping_an_old_pin_spares_the_block_that_replaced_it(bench: Bench) -> None:
     bench.put(BLOCK)
-    old = bench.store.hit(BLOCK)
+    old = bench.store.pin(BLOCK)
     assert old is not None
     bench.store.drop(old, "page")
     bench.put(BLOCK)

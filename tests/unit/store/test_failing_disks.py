@@ -38,7 +38,7 @@ def test_a_disk_that_is_full_for_an_append_keeps_the_pages_before(
     bench.put(BLOCK, 0, 2)
     disk.fail = failing(errno.ENOSPC, "pwrite")
     assert not bench.put(BLOCK, 2, 4)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0b11
@@ -68,7 +68,7 @@ def test_a_failing_device_goes_out_of_use_and_the_other_goes_on(op: str, number:
     for block in BLOCKS:
         bench.put(block)
     first = [next(block for block in BLOCKS if block.id in disk.files) for disk in disks]
-    held = [pin for block in first if (pin := bench.store.hit(block))]
+    held = [pin for block in first if (pin := bench.store.pin(block))]
     disks[0].fail = failing(number, op)
     for block in [*reversed(BLOCKS), *BLOCKS]:
         if not bench.has(block):
@@ -93,7 +93,7 @@ def test_a_store_whose_only_device_failed_stores_nothing(memory: tuple[Bench, Me
     disk.fail = failing(errno.EIO, "create", "open", "pwrite")
     assert not bench.put(BLOCK)
     assert not bench.put(BLOCK)
-    assert bench.store.hit(BLOCK) is None
+    assert bench.store.pin(BLOCK) is None
     disk.fail = lambda _op: None
     assert not bench.put(BLOCK)  # for good
 
@@ -107,7 +107,7 @@ def test_a_shortage_of_descriptors_is_a_miss_and_the_device_stays(
     bench.put(BLOCK)
     for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         disk.fail = failing(number, op)
-        assert bench.store.hit(BLOCK) is None
+        assert bench.store.pin(BLOCK) is None
         assert not bench.put(BLOCK)
     disk.fail = lambda _op: None
     assert bench.has(BLOCK)
@@ -135,7 +135,7 @@ def test_a_file_whose_size_cannot_be_told_is_a_miss(monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr("cachesvc.disk.memory.MemoryFile.taken_bytes", fail)
-        assert bench.store.hit(BLOCK) is None
+        assert bench.store.pin(BLOCK) is None
     assert bench.count("device_healthy", device="memory") == 0
     bench.store.close()
     assert disk.open_count == 0

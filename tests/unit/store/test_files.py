@@ -15,7 +15,7 @@ from tests.unit.store.bench import BLOCK, DATA, ROOMY_BYTES, Bench
 def test_a_descriptor_reads_from_the_block_file(nvme: tuple[Bench, Path]) -> None:
     bench, _ = nvme
     bench.put(BLOCK)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         assert os.pread(pin.fileno(), 1024, 0) == DATA[:1024]

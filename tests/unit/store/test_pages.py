@@ -15,7 +15,7 @@ from tests.unit.store.bench import BLOCK, BLOCKS, DATA, LAST, Bench, bytes_of
 
 
 def test_a_block_that_was_never_written_is_not_there(bench: Bench) -> None:
-    assert bench.store.hit(BLOCK) is None
+    assert bench.store.pin(BLOCK) is None
     assert bench.store.stored_count == 0
 
 
@@ -29,7 +29,7 @@ def test_what_was_written_is_read(bench: Bench, block: BlockRef) -> None:
 def test_only_the_pages_that_were_written_are_present(bench: Bench) -> None:
     assert bench.put(BLOCK, 2, 4)
     assert bench.put(BLOCK, 7, 8)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0b10001100
@@ -43,7 +43,7 @@ def test_a_present_page_never_changes(bench: Bench) -> None:
     other = pattern(1024, seed=2)
     assert store_pages(bench.store, BLOCK, other, 0, 4)  # says stored: its pages are present
     assert store_pages(bench.store, BLOCK, other, 0, 8)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         assert pin.present == 0xFF
@@ -52,7 +52,7 @@ def test_a_present_page_never_changes(bench: Bench) -> None:
 
 def test_pages_that_come_while_a_pin_is_held_are_seen_by_it(bench: Bench) -> None:
     bench.put(BLOCK, 0, 1)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     with closing(pin):
         bench.put(BLOCK, 1, 2)
@@ -62,7 +62,7 @@ def test_pages_that_come_while_a_pin_is_held_are_seen_by_it(bench: Bench) -> Non
 
 def test_an_unpinned_pin_may_be_closed_again(bench: Bench) -> None:
     bench.put(BLOCK)
-    one, two = bench.store.hit(BLOCK), bench.store.hit(BLOCK)
+    one, two = bench.store.pin(BLOCK), bench.store.pin(BLOCK)
     assert one is not None
     assert two is not None
     one.close()

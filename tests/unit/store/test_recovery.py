@@ -20,7 +20,7 @@ def test_all_blocks_come_back_after_a_restart(bench: Bench) -> None:
     assert not store.recovering
     assert store.stored_bytes == len(BLOCKS) * FILE_BYTES
     for number, block in enumerate(BLOCKS[:-1]):
-        pin = store.hit(block)
+        pin = store.pin(block)
         assert pin is not None
         with closing(pin):
             assert pin.present == (1 << 1 + number % 8) - 1
@@ -95,12 +95,12 @@ def test_a_block_that_two_devices_hold_is_kept_once() -> None:
     store = bench.open()
     assert store.stored_count == 1
     assert [BLOCK.id in disk.files for disk in disks].count(True) == 1
-    pin = store.hit(BLOCK)
+    pin = store.pin(BLOCK)
     assert pin is not None
     store.drop(pin, "page")
     pin.close()
     assert store.stored_bytes == 0
-    assert store.hit(BLOCK) is None
+    assert store.pin(BLOCK) is None
     store.close()
 
 

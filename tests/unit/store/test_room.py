@@ -27,7 +27,7 @@ def test_a_capacity_without_room_for_a_block_stores_nothing(bench: Bench) -> Non
 
 def test_a_block_that_leaves_while_pinned_stays_readable(bench: Bench) -> None:
     bench.put(BLOCK)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     bench.store.drop(pin, "page")
     for block in BLOCKS[1:]:
@@ -42,7 +42,7 @@ def test_space_of_unlinked_files_that_are_still_open_counts(bench: Bench) -> Non
     bench.open(2 * FILE_BYTES + 2 * TRAILER_BYTES)
     pins = []
     for block in BLOCKS:
-        if bench.put(block) and (pin := bench.store.hit(block)):
+        if bench.put(block) and (pin := bench.store.pin(block)):
             pins.append(pin)
             bench.store.drop(pin, "page")
     assert len(pins) == 2  # a third would have no room beside their bytes
@@ -58,7 +58,7 @@ def test_a_pinned_block_is_not_evicted_in_vain(bench: Bench) -> None:
     bench.open(4 * FILE_BYTES)
     for block in BLOCKS[:3]:
         assert bench.put(block)
-    pins = [bench.store.hit(block) for block in BLOCKS[:2]]  # the oldest
+    pins = [bench.store.pin(block) for block in BLOCKS[:2]]  # the oldest
     assert bench.put(BLOCKS[3])
     assert bench.put(BLOCKS[4])
     assert [bench.has(block) for block in BLOCKS[:5]] == [True, True, False, False, True]
@@ -70,7 +70,7 @@ def test_a_pinned_block_is_not_evicted_in_vain(bench: Bench) -> None:
 def test_a_store_full_of_pinned_blocks_refuses_and_keeps_them(bench: Bench) -> None:
     bench.open(3 * FILE_BYTES)
     stored = [block for block in BLOCKS[:2] if bench.put(block)]
-    pins = [bench.store.hit(block) for block in stored]
+    pins = [bench.store.pin(block) for block in stored]
     assert not bench.put(BLOCKS[2])
     assert all(bench.has(block) for block in stored)
     for pin in pins:
@@ -81,11 +81,11 @@ def test_a_store_full_of_pinned_blocks_refuses_and_keeps_them(bench: Bench) -> N
 
 def test_pages_written_after_a_block_was_dropped_begin_it_anew(bench: Bench) -> None:
     bench.put(BLOCK, 0, 1)
-    pin = bench.store.hit(BLOCK)
+    pin = bench.store.pin(BLOCK)
     assert pin is not None
     bench.store.drop(pin, "page")
     assert bench.put(BLOCK, 1, 2)
-    fresh = bench.store.hit(BLOCK)
+    fresh = bench.store.pin(BLOCK)
     assert fresh is not None
     assert (pin.present, fresh.present) == (0b1, 0b10)
     fresh.close()

@@ -48,7 +48,7 @@ def test_readers_writers_and_eviction_at_once_never_show_a_wrong_byte(bench: Ben
             if seed % 2:
                 first = chance.randrange(8)
                 bench.put(block, first, first + chance.randrange(1, 4))
-            elif pin := bench.store.hit(block):
+            elif pin := bench.store.pin(block):
                 with closing(pin):
                     for page in range(8):
                         expected = block_data(block, DATA)[page * 128 : page * 128 + 128]
