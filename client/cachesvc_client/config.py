@@ -87,6 +87,14 @@ class ClientConfig:
     origin_part_bytes: int = 8 << 20
     """The size of the parts in which the origin is read directly, in parallel. Default 8 MiB."""
 
+    origin_silence_ms: int = 9000
+    """An origin read directly that sends nothing for so long has failed. Default 9000."""
+
+    origin_patience_ms: int = 15_000
+    """So long after the last good answer a read begins no new attempt: no further node is asked,
+    and the origin directly just once. With a silent origin a read so fails within about 30 s: 18 s
+    at a node, origin_silence_ms at the origin. Default 15000."""
+
     file_buffer_bytes: int = 1 << 20
     """The read buffer of a file object. Default 1 MiB."""
 
