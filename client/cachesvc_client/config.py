@@ -10,6 +10,7 @@ and never changes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -164,8 +165,10 @@ def address(text: str, default_port: int) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default_port)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"endpoint {text!r}: {port!r} is no port; write host:port")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"endpoint {text!r}: {port!r} is no port, a number from 1 to 65535; write host:port"
+        )
     return f"{host}:{port}"
 
 
