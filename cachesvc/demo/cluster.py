@@ -98,6 +98,9 @@ def _stop(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    finally:
+        if child.stdout is not None:
+            child.stdout.close()
 
 
 def _free_ports(count: int) -> list[int]:
