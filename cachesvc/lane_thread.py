@@ -115,9 +115,9 @@ class LaneThread(Thread):
         return len(self._connections)
 
     def post(self, work: Callable[[], None]) -> None:
-        """Have `work` done by this thread, soon."""
+        """Have `work` done by this thread, soon; by nobody, once it has been stopped."""
         self._inbox.append(work)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has ended
             os.eventfd_write(self._wake_fd, 1)
 
     def stop(self) -> None:
