@@ -122,7 +122,7 @@ class LaneThread(Thread):
 
     def stop(self) -> None:
         """Hang up on everybody and end. Returns when the thread is gone."""
-        self.post(self._stop)
+        self.post(self._end)
         self.join()
 
     # -- the loop
@@ -163,7 +163,7 @@ class LaneThread(Thread):
             except Exception:
                 log.exception("work on a lane thread broke")
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         self._stopping = True
         for connection in list(self._connections.values()):
             self.close(connection)
