@@ -66,7 +66,8 @@ def show(console: Console, steps: Sequence[Step], notes: Sequence[str], output: 
 def _table(steps: Sequence[Step]) -> Table:
     table = Table(
         title=f"cachesvc demo: {NODE_COUNT} nodes, and an origin with\n"
-        f"{SHAPE.first_byte_ms:.0f} ms to the first byte, {SHAPE.per_connection_mb_s:.0f} MB/s a connection",
+        f"{SHAPE.first_byte_ms:.0f} ms to the first byte, "
+        f"{SHAPE.per_connection_mb_s:.0f} MB/s a connection",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
