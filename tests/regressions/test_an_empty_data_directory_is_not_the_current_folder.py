@@ -8,15 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cachesvc.cli import app
 from cachesvc.config import ConfigError, load
+from tests.support import run_cli
 
 
 def test_an_empty_data_directory_is_not_the_current_folder(tmp_path: Path) -> None:
     for empty in ("", " "):
-        refused = CliRunner().invoke(app, ["node", "--data-dir", empty])
+        refused = run_cli("node", "--data-dir", empty)
         assert refused.exit_code == 2
         assert "data_dir: '' is no directory" in refused.stderr
     file = tmp_path / "node.toml"

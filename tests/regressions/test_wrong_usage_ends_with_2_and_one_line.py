@@ -7,9 +7,8 @@ library, or, `nan`, taken; some addresses were refused without being named.
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
 
-from cachesvc.cli import app
+from tests.support import run_cli
 
 CLUSTER = ("--endpoint", "127.0.0.1:1")
 NODE = ("node", "--data-dir", "/nowhere")
@@ -37,7 +36,7 @@ WRONG = [
 
 @pytest.mark.parametrize("words", WRONG, ids=lambda words: " ".join(words)[:60])
 def test_wrong_usage_ends_with_2_and_one_line(words: tuple[str, ...]) -> None:
-    refused = CliRunner().invoke(app, words)
+    refused = run_cli(*words)
     assert refused.exit_code == 2, refused.output
     assert refused.stdout == ""
     assert refused.stderr.startswith("cachesvc: ")

@@ -6,14 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cachesvc.cli import app
 from cachesvc.devorigin import DevOrigin
+from tests.support import run_cli
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    told = CliRunner().invoke(app, ["--version"])
+    told = run_cli("--version")
     assert (told.exit_code, told.stdout) == (0, f"cachesvc {version('cachesvc')}\n")
 
 
@@ -27,6 +26,6 @@ def test_without_a_cluster_the_endpoint_of_the_environment_is_read(
         monkeypatch.setenv(variable, origin.url)
         file = tmp_path / "copy"
         words = ["get", "s3://b/k", "-o", str(file), "--endpoint", "127.0.0.1:1"]
-        done = CliRunner().invoke(app, words)
+        done = run_cli(*words)
         assert done.exit_code == 0, done.output
         assert file.read_bytes() == b"content"
