@@ -40,9 +40,3 @@ def _check_environment() -> None:
     assert {name: found.get(name) for name in AWS_FOR_NOBODY} == AWS_FOR_NOBODY
     strange = found.keys() - AWS_FOR_NOBODY.keys()
     assert not strange, f"a test left {strange} in the environment"
-
-
-@pytest.fixture(autouse=True)
-def _the_log_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command line run in this process would bind the log to an output that is closed later."""
-    monkeypatch.setattr("cachesvc.logs.setup", lambda _level="info": None)
