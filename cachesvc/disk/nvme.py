@@ -89,12 +89,10 @@ class NvmeDisk:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             return NvmeFile(os.open(path, flags, 0o600))
-        except NotADirectoryError:  # a stray file where a folder should be
-            os.unlink(os.path.dirname(path))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            return NvmeFile(os.open(path, flags, 0o600))
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError):
+            folder = os.path.dirname(path)
+            _clear(folder)
+            os.makedirs(folder, exist_ok=True)
             return NvmeFile(os.open(path, flags, 0o600))
 
     def unlink(self, block_id: bytes) -> None:
@@ -109,8 +107,7 @@ class NvmeDisk:
     def scan(self) -> Iterator[bytes]:
         for shard in range(256):
             folder = self._blocks / f"{shard:02x}"
-            if folder.is_file():
-                folder.unlink(missing_ok=True)
+            _clear(folder)
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
                 for entry in entries:
                     block_id = _block_id(entry.name)
@@ -126,6 +123,15 @@ class NvmeDisk:
     def _path(self, block_id: bytes) -> str:
         name = block_id.hex()
         return f"{self._prefix}{name[:2]}/{name}{_SUFFIX}"
+
+
+def _clear(folder: str | Path) -> None:
+    """Remove what stands where a folder of ours belongs and is none: a file, a pipe, a link that
+    leads nowhere.
+    """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder)
 
 
 def _block_id(file_name: str) -> bytes | None:

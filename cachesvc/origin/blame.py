@@ -36,7 +36,8 @@ _NO_CREDENTIALS = (
 )
 
 TROUBLE = (HTTPClientError, NoConnection, aiohttp.ClientError, OSError, TimeoutError)
-CALL_ERRORS = (BotoCoreError, ClientError, *TROUBLE)  # what a call of aiobotocore may raise
+# What a call of aiobotocore may raise; ValueError: an answer that it could not make sense of.
+CALL_ERRORS = (BotoCoreError, ClientError, ValueError, *TROUBLE)
 
 
 def status_of(error: Exception) -> int:

@@ -8,6 +8,7 @@ answer. S3 has no empty ranges (it answers 416), so those are answered by a HEAD
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,8 @@ from cachesvc.origin import blame
 from cachesvc.origin.base import BypassStream
 
 CHUNK_BYTES = 256 << 10
+LEAST_BYTES_PER_S = 100_000  # of a body, beyond PATIENCE_S of waiting for it; slower is broken
+PATIENCE_S = 10.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 Head = Callable[[ObjectName], Awaitable[ObjectVersion]]
@@ -50,14 +53,19 @@ class Body:
         self._wanted = wanted
         self._body = body
         self.received_bytes = 0
+        self._waited_s = 0.0
 
     async def chunks(self) -> AsyncIterator[bytes]:
         wanted_bytes = self._wanted.length_bytes
         while self.received_bytes < wanted_bytes:
+            asked_s = time.monotonic()
             try:
                 chunk: bytes = await self._body.read(CHUNK_BYTES)
             except blame.CALL_ERRORS as error:
                 raise self._short(blame.cause(error)) from error
+            self._waited_s += time.monotonic() - asked_s  # the reader's own slowness is not in it
+            if self._waited_s > PATIENCE_S + self.received_bytes / LEAST_BYTES_PER_S:
+                raise self._short(f"it sends fewer than {LEAST_BYTES_PER_S} bytes/s")
             if not chunk:
                 raise self._short("the connection was cut")
             self.received_bytes += len(chunk)

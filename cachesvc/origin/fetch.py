@@ -4,8 +4,9 @@ Rules
 - Every GET names its version (If-Match) and its range, and the answer must prove both before a byte
   lands: status 206 (200 only for the whole object), Content-Range with the version's size, the
   exact length, the ETag.
-- An answer that fails a check, is cut, or stays silent, is Broken; the caller may try again, and
-  the next GET starts behind the bytes that have landed. What landed is right: it came under
+- An answer that fails a check, is cut, stays silent, or comes too slowly (its head within
+  read_timeout_ms, its body as LEAST_BYTES_PER_S says), is Broken; the caller may try again, and the
+  next GET starts behind the bytes that have landed. What landed is right: it came under
   If-Match, from this version.
 - `stop()` may come from any thread: it shuts the socket down, and a blocked receive returns at
   once.
@@ -89,6 +90,7 @@ class Transfer:
         "_socket",
         "_status",
         "_stopped",
+        "_until_s",
         "landed_bytes",
         "version",
         "wanted",
@@ -115,6 +117,7 @@ class Transfer:
         self._lock = Lock()
         self._socket: socket.socket | None = None
         self._stopped = False
+        self._until_s = 0.0  # when what is being received now must have come
 
     def stop(self) -> None:
         """End the attempt under way, and every later one, soon. Never blocks; from any thread."""
@@ -188,6 +191,7 @@ class Transfer:
 
     def _exchange(self, connection: Connection, request: bytes) -> Answer:
         self._heard = False
+        self._until_s = time.monotonic() + self._read_timeout_ms / 1000
 
         def receive(part: memoryview, fill: bool) -> int:
             return self._receive(connection, part, fill)
@@ -202,15 +206,16 @@ class Transfer:
             raise
 
     def _receive(self, connection: Connection, part: memoryview, fill: bool) -> int:
-        deadline_ms = time.monotonic() * 1000 + self._read_timeout_ms
+        silent_s = time.monotonic() + self._read_timeout_ms / 1000
         flags = connection.receive_flags if fill else 0
         while not (self._stopped or self._sink.cancelled):
-            try:
+            now_s = time.monotonic()
+            if now_s >= min(silent_s, self._until_s):
+                silent = now_s >= silent_s or not self._heard
+                why = f"no bytes for {self._read_timeout_ms} ms" if silent else "it is too slow"
+                raise TimeoutError(why)
+            with contextlib.suppress(TimeoutError, BlockingIOError):  # a tick has passed
                 count = connection.socket.recv_into(part, len(part), flags)
-            except (TimeoutError, BlockingIOError):  # a tick has passed
-                if time.monotonic() * 1000 >= deadline_ms:
-                    raise TimeoutError(f"no bytes for {self._read_timeout_ms} ms") from None
-            else:
                 self._heard = self._heard or count > 0
                 return count
         raise _Stopped
@@ -244,7 +249,7 @@ class Transfer:
         chunk_left = 0 if chunked else total_bytes
         told_bytes = self.landed_bytes
         limit_s = self._read_timeout_ms / 1000 + (total_bytes - told_bytes) / LEAST_BYTES_PER_S
-        deadline_s = time.monotonic() + limit_s
+        self._until_s = time.monotonic() + limit_s
         try:
             while (begin := self.landed_bytes) < total_bytes:
                 if not chunk_left:
@@ -258,8 +263,6 @@ class Transfer:
                     raise CutShort(f"the connection was cut after {begin} of {total_bytes} bytes")
                 self._received_bytes += count
                 self.landed_bytes += count
-                if time.monotonic() > deadline_s:
-                    raise TimeoutError(f"slower than {LEAST_BYTES_PER_S} bytes/s")
                 chunk_left -= count
                 if chunked and not chunk_left and answer.read_line():
                     raise WrongAnswer("a chunk is longer than it says")
@@ -272,6 +275,7 @@ class Transfer:
 
     def _refusal(self, answer: Answer) -> tuple[bool, Outcome]:
         """Whether the answer was read whole, and what it says."""
+        self._until_s = time.monotonic() + self._read_timeout_ms / 1000
         body = answer.read_small_body(ERROR_BODY_MAX_BYTES)
         text = (body or b"").decode("utf-8", "replace")
         status = answer.head.status

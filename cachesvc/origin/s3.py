@@ -7,7 +7,7 @@ Rules
 - A failed attempt is repeated after a random pause (full jitter), but not once `patience_ms` have
   passed. Attempts and patience count from zero again once an attempt has landed PROGRESS_BYTES,
   because a connection that is cut every few MiB is slow and not broken; the budget still bounds
-  them all.
+  them all, and no attempt begins once the fetch as a whole is slower than LEAST_BYTES_PER_S.
 - When `fetch` has returned or raised, no thread touches the sink any more, also when it was
   cancelled.
 - Proxies of the environment (HTTPS_PROXY) are ignored, by HEAD, LIST and GET alike.
@@ -37,7 +37,7 @@ from cachesvc.origin import blame, bypass
 from cachesvc.origin.base import BypassStream, Listing, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
-from cachesvc.origin.fetch import Outcome, Result, Transfer
+from cachesvc.origin.fetch import LEAST_BYTES_PER_S, Outcome, Result, Transfer
 from cachesvc.origin.s3_client import (
     MAX_STREAM_COUNT,
     S3Settings,
@@ -181,7 +181,7 @@ class S3Origin:
     async def _fetch(self, client: Any, transfer: Transfer) -> None:
         name = transfer.version.name
         failures, resigned = 0, False
-        good_ms = _now_ms()
+        began_ms = good_ms = _now_ms()
         self._budget.request(_now_ms())
         while True:
             try:
@@ -206,8 +206,9 @@ class S3Origin:
                 resigned = True
                 if await self._sign_anew(name, outcome, fresh):
                     continue
+            due_ms = began_ms + transfer.landed_bytes * 1000 / LEAST_BYTES_PER_S
             if transfer.landed_bytes - before_bytes >= PROGRESS_BYTES:
-                failures, good_ms = 0, _now_ms()
+                failures, good_ms = 0, min(_now_ms(), due_ms)
             failures += 1
             await self._pause_or_raise(transfer, outcome, failures, good_ms)
 

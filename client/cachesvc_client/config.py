@@ -46,12 +46,16 @@ class ClientConfig:
     connect_timeout_ms: int = 50
     """A node that takes longer to accept a connection is down. Default 50."""
 
-    hello_timeout_ms: int = 1500
-    """A node that takes longer to say Welcome is down. Default 1500."""
+    unacknowledged_ms: int = 2000
+    """A node whose host acknowledges nothing for so long is down. Default 2000."""
 
-    silence_ms: int = 3000
+    hello_timeout_ms: int = 5000
+    """A node that takes longer to say Welcome is down. Default 5000: a node that is short of
+    processors is slow, and not down; one whose host is gone is noticed by unacknowledged_ms."""
+
+    silence_ms: int = 6000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
-    Default 3000."""
+    Default 6000."""
 
     grpc_stat_ms: int = 10_000
     """How long the answer to a Stat may take over gRPC, where no pending answer says that the node

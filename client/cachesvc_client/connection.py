@@ -40,7 +40,7 @@ class Connection:
         self.address = address
         self.heard = False
         self.clean = True
-        self._sock = self._connected(address, config.connect_timeout_ms)
+        self._sock = self._connected(address, config)
         try:
             self._limit(config.hello_timeout_ms)
             self.send(Kind.HELLO, hello(config.token).SerializeToString())
@@ -109,13 +109,20 @@ class Connection:
         return bytes(data)
 
     @staticmethod
-    def _connected(address: str, limit_ms: int) -> socket.socket:
+    def _connected(address: str, config: ClientConfig) -> socket.socket:
+        limit_s = config.connect_timeout_ms / 1000
         try:
-            sock = socket.create_connection(split_address(address), timeout=limit_ms / 1000)
+            sock = socket.create_connection(split_address(address), timeout=limit_s)
         except (OSError, UnicodeError) as error:
             raise NodeUnavailable(f"node {address} cannot be reached: {error}") from error
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A host that is gone is noticed by what it does not acknowledge: requests, and the probes
+        # that are sent while an answer is waited for.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, config.unacknowledged_ms)
         return sock
 
     def _limit(self, silence_ms: int) -> None:

@@ -2,7 +2,8 @@
 
 Rules: no thread exists before a read needs two requests at a time. The calling thread works too and
 takes whatever no helper has begun, so that a busy pool delays a read and never stops it; a read
-returns, or raises, only when nobody writes into its target any more.
+returns, or raises, only when nobody writes into its target any more, also when a signal's handler
+raises (Ctrl-C) while it waits: then no helper begins another request, and that is waited for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Condition, Lock
 from typing import Any, TypeVar
 
-from cachesvc.core.errors import CacheError
+from cachesvc.core.errors import CacheError, Retry
 from cachesvc_client.effects import Effect, Steps
 
 T = TypeVar("T")
@@ -44,18 +45,20 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = Lock()
 
-    def together(
-        self, steps: Sequence[Steps[Any]], run_one: Callable[[Steps[Any]], Any]
-    ) -> list[Any]:
+    def together(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> list[Any]:
         """Run all; one outcome each, in order: the value or the CacheError."""
-        job = _Job(steps, run_one)
-        for _ in range(min(len(steps) - 1, self._size)):
-            if not self._help(job):
-                break
+        job = _Job(steps, perform)
         try:
+            for _ in range(min(len(steps) - 1, self._size)):
+                if not self._help(job):
+                    break
             job.work()
-        finally:
             job.wait()
+        except BaseException:
+            job.abandon()
+            raise
+        finally:
+            _wait_out(job)
         if job.defect is not None:
             raise job.defect
         return job.outcomes
@@ -72,52 +75,84 @@ class Crew:
             with self._lock:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(self._size, "cachesvc-read")
-                self._pool.submit(job.work)
+                self._pool.submit(job.help)
         except RuntimeError:
             return False
         return True
 
 
-class _Job:
-    """Pieces of work, each taken once by whoever comes first."""
+def _wait_out(job: _Job) -> None:
+    """Wait, and let what is raised into the waiting be raised only when it is over."""
+    try:
+        job.wait()
+    except BaseException:
+        _wait_out(job)
+        raise
 
-    def __init__(self, steps: Sequence[Steps[Any]], run_one: Callable[[Steps[Any]], Any]) -> None:
+
+class _Abandoned(CacheError):
+    """Nobody waits for this piece of a read any more."""
+
+    retry = Retry.NEVER
+
+
+class _Job:
+    """Pieces of work, each taken once by whoever comes first. Only helpers, in whose threads no
+    signal's handler runs, are counted.
+    """
+
+    def __init__(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> None:
         self.outcomes: list[Any] = [None] * len(steps)
         self.defect: BaseException | None = None
         self._steps = steps
-        self._run_one = run_one
-        self._next = 0
-        self._running = 0
-        self._idle = Condition()
+        self._perform = perform
+        self._left = iter(range(len(steps)))
+        self._taking = Lock()
+        self._helpers = Condition()
+        self._helping_count = 0
+        self._over = False
+        self._abandoned = False
 
     def work(self) -> None:
-        """Do what nobody has begun, until nothing is left."""
+        """Do what nobody has begun, until nothing is left. Raises what is no CacheError."""
         while (index := self._take()) is not None:
             try:
-                self.outcomes[index] = self._run_one(self._steps[index])
+                self.outcomes[index] = run(self._steps[index], self._perform_for_caller)
             except CacheError as error:
                 self.outcomes[index] = error
-            except BaseException as defect:
-                self.defect = defect
-            finally:
-                self._done()
+
+    def help(self) -> None:
+        """The same, on another thread. Too late, it does nothing."""
+        with self._helpers:
+            if self._over:
+                return
+            self._helping_count += 1
+        try:
+            self.work()
+        except BaseException as defect:
+            self.defect = defect
+            self.abandon()
+        finally:
+            with self._helpers:
+                self._helping_count -= 1
+                self._helpers.notify_all()
 
     def wait(self) -> None:
-        """Until nobody works any more; what has not begun never will."""
-        with self._idle:
-            self._next = len(self._steps)
-            while self._running:
-                self._idle.wait()
+        """Until no helper works, and none will."""
+        with self._helpers:
+            self._over = True
+            while self._helping_count:
+                self._helpers.wait()
+
+    def abandon(self) -> None:
+        """Begin nothing more, and no further request of what has begun."""
+        self._abandoned = True
 
     def _take(self) -> int | None:
-        with self._idle:
-            if self._next >= len(self._steps) or self.defect is not None:
-                return None
-            self._next += 1
-            self._running += 1
-            return self._next - 1
+        with self._taking:
+            return None if self._abandoned else next(self._left, None)
 
-    def _done(self) -> None:
-        with self._idle:
-            self._running -= 1
-            self._idle.notify_all()
+    def _perform_for_caller(self, effect: Effect) -> Any:
+        if self._abandoned:
+            raise _Abandoned("the read was given up")
+        return self._perform(effect)

@@ -106,7 +106,7 @@ class Engine:
                 self.sources["direct"] += sum(reply.sources.values())
                 return reply
             if isinstance(effect, Together):
-                return self._crew.together(effect.steps, self.run)
+                return self._crew.together(effect.steps, self._perform)
             self._refresh(effect.member)
             return None
         except CacheError as error:

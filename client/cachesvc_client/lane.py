@@ -5,6 +5,8 @@ Rules
 - A connection is kept only if it stands between two answers; after any other error it is closed.
 - An idle connection that turns out to be closed by the node, before a byte of the answer came, is
   replaced by a fresh one, once and for free: the node may have been restarted.
+- An answer that the node cut short is CorruptAnswer and not NodeUnavailable: a node does that when
+  a block file turns out to be damaged while it is sent, and then has mended it.
 
 Story: `ask` takes a connection, sends, and feeds frames to a Receipt, which says where the bytes go
 and whether they are right.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from cachesvc.core.errors import NodeUnavailable, ProtocolError
+from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.wire import codec
@@ -89,7 +91,12 @@ class Lane:
             if isinstance(request, StatRequest):
                 return self._stat(connection, request)
             assert target is not None, "a read needs a target"
-            return self._read(connection, request, target, epoch)
+            try:
+                return self._read(connection, request, target, epoch)
+            except HungUp as error:
+                if not connection.heard:
+                    raise
+                raise CorruptAnswer(f"{error}: its answer is cut short") from error
         finally:
             self._give(connection)
 
