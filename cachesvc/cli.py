@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
@@ -178,8 +179,18 @@ def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iter
 
     try:
         origin_settings = {"endpoint_url": origin} if origin else None
+        if not endpoint:
+            raise ValueError(
+                "no endpoint of a cluster: give --endpoint HOST:PORT,... or set CACHESVC_ENDPOINT"
+            )
         with CacheClient(endpoint, origin=origin_settings, token=token) as client:
             yield client
+            if "direct" in client.sources():
+                print(
+                    "cachesvc: the nodes could not answer; this came from the origin itself"
+                    " (cachesvc status tells more)",
+                    file=sys.stderr,
+                )
     except InvalidKey as error:
         fail(str(error), 2)
     except CacheError as error:
@@ -199,7 +210,7 @@ def _print(result: Any, as_json: bool, text: Callable[[], None]) -> None:
 def get(
     uri: Uri,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A file; else standard output.")
+        Path | None, typer.Option("-o", "--output", help="A file; else, or -, standard output.")
     ] = None,
     endpoint: Endpoint = None,
     origin: OriginUrl = None,
@@ -207,6 +218,10 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Read an object through the cache."""
+    output = None if output == Path("-") else output
+    if as_json and output is None:
+        fail("--json needs -o FILE: without it, the object itself goes to standard output", 2)
+    began_s = time.perf_counter()
     with _client(endpoint, origin, token) as client, client.open(uri) as source:
         size_bytes = 0
         try:
@@ -224,9 +239,21 @@ def get(
         finally:
             if output is not None:
                 target.close()
-    if output is not None:
-        result = {"uri": uri, "file": str(output), "size_bytes": size_bytes}
-        _print(result, as_json, lambda: print(f"{uri} -> {output}: {size_bytes} bytes"))
+        sources = {name: count for name, count in client.sources().items() if count}
+    if output is None:
+        return
+    seconds = time.perf_counter() - began_s
+    result = {
+        "uri": uri,
+        "file": str(output),
+        "size_bytes": size_bytes,
+        "seconds": round(seconds, 3),
+        "sources": sources,
+    }
+    came = ", ".join(f"{name} {count}" for name, count in sources.items()) or "nowhere"
+    text = f"{uri} -> {output}: {size_bytes} bytes in {seconds:.2f} s, from: {came}"
+    to = sys.stdout if output.is_file() else sys.stderr  # not behind the bytes, as on /dev/stdout
+    _print(result, as_json, lambda: print(text, file=to))
 
 
 @app.command()

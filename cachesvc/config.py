@@ -122,6 +122,8 @@ def is_loopback(address: str) -> bool:
 def parse_paths(value: object) -> object:
     """One path or several: a list, or text with commas."""
     if isinstance(value, str):
+        if value.startswith("["):
+            raise ValueError(f"{value!r} is no list of paths: write them with commas, DIR,DIR")
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list | tuple) and any(not str(part).strip() for part in value):
         raise ValueError("'' is no directory: name one, or write . for the current folder")

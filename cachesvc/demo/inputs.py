@@ -110,15 +110,27 @@ def own(folder: Path) -> Input:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name one with files to read")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in files if _may_be_a_key(path)]
     if not 0 < len(paths) <= _MAX_FILE_COUNT:
         raise ValueError(f"{folder} has {len(paths)} files; the demo takes 1 to {_MAX_FILE_COUNT}")
     found = Input(files={f"files/{path.relative_to(folder)}": path for path in paths})
     found.notes.append(f"{len(paths)} files of {folder}")
+    if len(paths) < len(files):
+        found.notes.append(f"left out: {len(files) - len(paths)} whose names are no UTF-8")
     largest = max(found.files, key=lambda key: found.files[key].stat().st_size)
     big = [key for key, path in found.files.items() if path.stat().st_size >= 1 << 20]
     _sort(found, big or [largest])
     return found
+
+
+def _may_be_a_key(path: Path) -> bool:
+    """S3's keys are UTF-8; a file's name need not be."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sort(found: Input, big: list[str]) -> None:

@@ -28,9 +28,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import structlog
 from aiobotocore.session import get_session
 
-from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded
+from cachesvc.core.errors import (
+    AccessDenied,
+    NotCacheable,
+    ObjectChanged,
+    OriginError,
+    Overloaded,
+)
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin import blame, bypass
@@ -51,7 +58,10 @@ __all__ = ["S3Origin", "S3Settings"]
 PROGRESS_BYTES = 64 << 10
 BACKOFF_BASE_MS = 50.0
 BACKOFF_CAP_MS = 2_000.0
+COMPLAINT_INTERVAL_MS = 10_000  # between two log lines about an origin that fails
 LIST_MAX_COUNT = 1_000  # S3's own limit for a page
+
+log = structlog.get_logger(__name__)
 
 
 class S3Origin:
@@ -76,6 +86,7 @@ class S3Origin:
         self._connections: Connections | None = None
         self._endpoint = settings.endpoint_url or "AWS S3"
         self._closed = False
+        self._quiet_until_ms = 0.0
 
     async def start(self) -> None:
         """Make the client now rather than at the first call. Does no network I/O by itself."""
@@ -273,6 +284,7 @@ class S3Origin:
                 f" the origin {self._endpoint}: {outcome.detail}"
             )
         if refused and outcome.status not in blame.RETRIED_STATUS:
+            self._complain(error)
             raise error
         await self._pause(failures, good_ms, error)
 
@@ -281,6 +293,7 @@ class S3Origin:
             failures >= self._settings.attempts or _now_ms() - good_ms >= self._settings.patience_ms
         )
         if given_up or not self._budget.take(_now_ms()):
+            self._complain(error)
             raise error
         self._metrics.origin_retries.inc()
         pause_ms = backoff_ms(failures, BACKOFF_BASE_MS, BACKOFF_CAP_MS, random.random())
@@ -304,12 +317,19 @@ class S3Origin:
                 if status == 416:
                     raise bypass.NotSatisfiable from error
                 if not blame.may_pass(error):
+                    self._complain(mapped)
                     raise mapped from error
                 failures += 1
                 await self._pause(failures, began_ms, mapped)
             else:
                 self._count(op, answer["ResponseMetadata"]["HTTPStatusCode"])
                 return answer
+
+    def _complain(self, error: Exception) -> None:
+        """Tell the log now and then: readers may get along without us, and nobody would notice."""
+        if isinstance(error, OriginError | AccessDenied) and _now_ms() >= self._quiet_until_ms:
+            self._quiet_until_ms = _now_ms() + COMPLAINT_INTERVAL_MS
+            log.warning("the origin fails", why=str(error))
 
     def _count(self, op: str, status: int) -> None:
         self._metrics.origin_requests.labels(op, str(status) if status else "error").inc()

@@ -68,7 +68,12 @@ class Connection:
 
     def frame(self) -> tuple[Prefix, bytes]:
         """Prefix and header of the next frame; the caller receives the body (`fill`)."""
-        prefix = parse_prefix(self._receive(PREFIX_BYTES))
+        try:
+            prefix = parse_prefix(self._receive(PREFIX_BYTES))
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{self.address}: {error}; give a node's lane, or grpc://HOST:PORT for gRPC"
+            ) from error
         return prefix, self._receive(prefix.header_bytes)
 
     def fill(self, view: memoryview) -> None:

@@ -51,7 +51,12 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 def check_settings(origin: Mapping[str, Any] | None) -> None:
-    """Raises ValueError for a setting that is unknown."""
+    """Raises ValueError for a setting that is unknown, or an endpoint that is no URL."""
+    if isinstance(origin, str):
+        raise ValueError(f"origin= is a dict: write origin={{'endpoint_url': {origin!r}}}")
+    url = (origin or {}).get("endpoint_url")
+    if url and not re.match("https?://.", url):
+        raise ValueError(f"endpoint_url is {url!r}: write http://HOST:PORT or https://HOST:PORT")
     for key in origin or ():
         if key not in _SESSION_KEYS + _OTHER_KEYS:
             known = ", ".join(_OTHER_KEYS + _SESSION_KEYS)

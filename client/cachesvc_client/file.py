@@ -1,7 +1,8 @@
 """An object as a file: seekable, read-only, pinned to the version that it began with.
 
 Rules: every read names that version; once its bytes are gone, reads raise ObjectChanged. One lock
-guards the position, as in any file object: threads may share a file, and share its position.
+guards the position, as in any file object: threads may share a file, and share its position. A
+forked child opens its own: a thread of the parent may hold the lock for ever, as the child sees it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,3 +31,51 @@ def test_without_a_cluster_the_endpoint_of_the_environment_is_read(
         done = run_cli(*words)
         assert done.exit_code == 0, done.output
         assert file.read_bytes() == b"content"
+        assert "from: direct 7" in done.stdout
+        assert "the nodes could not answer" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
+def test_an_object_on_standard_output_stands_there_alone(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "origin").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with DevOrigin(tmp_path / "origin") as origin:
+        origin.put("b", "k", b"content")
+        words = ["get", "s3://b/k", "--endpoint", "127.0.0.1:1", "--origin-endpoint", origin.url]
+        done = subprocess.run(
+            [sys.executable, "-m", "cachesvc", *words, "-o", output],
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, b"content"), done.stderr
+    assert not (tmp_path / "-").exists()
+
+
+def test_json_and_the_object_itself_do_not_share_standard_output() -> None:
+    refused = run_cli("get", "s3://b/k", "--endpoint", "127.0.0.1:1", "--json")
+    assert refused.exit_code == 2
+    assert "--json needs -o FILE" in refused.stderr
+
+
+def test_without_an_endpoint_the_option_is_named() -> None:
+    refused = run_cli("ring")
+    assert refused.exit_code == 2
+    assert "--endpoint" in refused.stderr
+
+
+def test_an_origin_that_is_no_url_is_refused_before_it_is_needed() -> None:
+    words = ["stat", "s3://b/k", "--endpoint", "127.0.0.1:1", "--origin-endpoint", "127.0.0.1:9"]
+    refused = run_cli(*words)
+    assert refused.exit_code == 2
+    assert "write http://" in refused.stderr
+
+
+def test_a_port_that_is_no_lane_is_named(tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    with DevOrigin(tmp_path / "origin") as origin:
+        address = origin.url.removeprefix("http://")
+        failed = run_cli("ring", "--endpoint", address)
+    assert failed.exit_code == 1
+    assert address in failed.stderr

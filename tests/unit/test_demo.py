@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from cachesvc.demo import inputs
+from cachesvc.demo.inputs import own
 from cachesvc.demo.run import run
 from cachesvc.demo.table import WIDTH, Step, show
 
@@ -103,3 +105,11 @@ def test_the_demo_reads_a_folder_with_and_without_the_cache(tmp_path: Path) -> N
         assert steps[what, "hot"]["read_per_fetched"] is None
         assert steps[what, "hot"]["hit_share"] == 1.0
     assert steps["crowd", "cold"]["read_per_fetched"] == 16.0
+
+
+def test_files_whose_names_are_no_keys_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(b"x")
+    os.close(os.open(os.fsencode(tmp_path) + b"/bad\xff", os.O_CREAT | os.O_WRONLY))
+    found = own(tmp_path)
+    assert set(found.files) == {"files/good", "crowd/good"}
+    assert any(note.startswith("left out: 1 ") for note in found.notes)
