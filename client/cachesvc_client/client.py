@@ -44,7 +44,8 @@ class ObjectStat:
 class CacheClient:
     """Reads objects, named s3://bucket/key, through the nodes of a cluster.
 
-    endpoint: "host:port,host:port" (TCP lane) or "grpc://host:port"; default CACHESVC_ENDPOINT.
+    endpoint: "host:port,host:port" (TCP lane), "unix:///path" (a node on this host, and the others
+    over TCP) or "grpc://host:port"; default CACHESVC_ENDPOINT.
     origin: where to read if no node can answer, a dict of endpoint_url and the usual AWS settings;
     default the usual AWS chain. token: the cluster's shared secret; default CACHESVC_TOKEN.
     settings: the other fields of ClientConfig.
