@@ -130,11 +130,12 @@ class LaneServer:
             try:
                 self._door.admit(sock)
             except CacheError as error:
-                connection.busy = True  # for good: nothing it says is heard
-                self.refuse(connection, error)
+                connection.barred = error  # which it hears as soon as it says something
 
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """Answer one request, here if that needs no waiting."""
+        if connection.barred is not None:
+            raise connection.barred
         if kind is Kind.HELLO:
             welcome = self._cluster.welcome(codec.parse(cluster_pb2.HelloRequest, header))
             connection.greeted = True

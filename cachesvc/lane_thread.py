@@ -81,7 +81,7 @@ class _Outgoing:
 
 class Connection:
     """One client. `greeted` once its Hello was accepted, `busy` while it is being answered,
-    `local` if it came through the Unix socket.
+    `local` if it came through the Unix socket, `barred` with the reason if it may not.
     """
 
     def __init__(self, sock: socket.socket, thread: LaneThread) -> None:
@@ -91,6 +91,7 @@ class Connection:
         self.decoder = RequestDecoder()
         self.unread_bytes = 0
         self.greeted = False
+        self.barred: CacheError | None = None
         self.busy = False
         self.closing = False
         self.outgoing: deque[_Outgoing] = deque()

@@ -150,8 +150,11 @@ class Canvas:
         address = self._place(start, length_bytes)
         if length_bytes == 0:
             return memoryview(bytearray())
+        end = address + length_bytes
+        if end == self._address + self._length_bytes:  # nobody else has bytes in this page
+            end = -(-end // PAGE_BYTES) * PAGE_BYTES
         try:
-            addresses.open_up(address, length_bytes)
+            addresses.open_up(address, end - address)
         except PermissionError as error:
             raise ProtocolError(
                 f"{self._name}: bytes at {start} came in pieces that do not end with pages"

@@ -126,7 +126,7 @@ class InProcessNode:
         return self.runner.run(work)
 
     def blocks(self, version: ObjectVersion) -> list[BlockRef]:
-        return blocks_of(version, GEOMETRY)
+        return blocks_of(version, self.reader.geometry)
 
     def path_of(self, block: BlockRef) -> Path:
         return self.directory / "blocks" / block.id.hex()[:2] / f"{block.id.hex()}.block"
@@ -159,6 +159,7 @@ def running(
     stall_s: float = 60.0,
     revalidate_s: float = 3600.0,
     unix: Path | None = None,
+    geometry: Geometry = GEOMETRY,
 ) -> Iterator[InProcessNode]:
     exits = ExitStack()
     door = None if unix is None else exits.enter_context(open_door(unix))
@@ -171,13 +172,13 @@ def running(
     async def begin() -> InProcessNode:
         origin = HeldOrigin(chunk_bytes=64 << 10)
         hop = runner.loop.call_soon_threadsafe
-        coalescer = Coalescer(origin, store, metrics, hop, write_bytes=128 << 10)
+        coalescer = Coalescer(origin, store, metrics, hop, write_bytes=geometry.extent_min_bytes)
         versions = Versions(origin, revalidate_s)
-        reader = Reader(origin, store, coalescer, versions, metrics, GEOMETRY)
+        reader = Reader(origin, store, coalescer, versions, metrics, geometry)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         me = Member("node-1", f"127.0.0.1:{port}", "127.0.0.1:1", 1)
-        cluster = Cluster(me, GEOMETRY, token)
+        cluster = Cluster(me, geometry, token)
         lane = LaneServer(reader, cluster, metrics, threads=2, stall_s=stall_s)
         lane.start(listener, door)
         service = GrpcService(reader, cluster, stall_s=stall_s)
