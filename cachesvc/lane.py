@@ -375,7 +375,8 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
     budget = 0
     for segment in segments:
         need = len(segment.checksums) + 64
-        if group and (budget + need > _HEADER_BUDGET_BYTES or len(group) == MAX_DESCRIPTOR_COUNT):
+        full = segment.file_offset is not None and len(group) == MAX_DESCRIPTOR_COUNT
+        if group and (full or budget + need > _HEADER_BUDGET_BYTES):
             yield group
             group, budget = [], 0
         group.append(segment)

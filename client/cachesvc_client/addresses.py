@@ -19,7 +19,7 @@ from typing import Any
 PAGE_BYTES = mmap.PAGESIZE
 MAP_NORESERVE = 0x4000
 _MAP_FIXED = 0x10
-_MADV_POPULATE_READ = 22
+MADV_POPULATE_READ = 22
 _SIMPLE = 0  # PyBUF_SIMPLE
 
 
@@ -83,13 +83,13 @@ def seal(address: int, length_bytes: int) -> None:
     _protect(address, length_bytes, mmap.PROT_READ)
 
 
-def populate(address: int, length_bytes: int) -> None:
+def bring_in(address: int, length_bytes: int) -> None:
     """Have all pages there, now, where a failing disk is an OSError and not a signal.
 
     Raises: OSError: EINVAL where the kernel is older than 5.14; EFAULT, EHWPOISON, EIO where the
     file is shorter, or cannot be read.
     """
-    _check(_libc().madvise(address, length_bytes, _MADV_POPULATE_READ))
+    _check(_libc().madvise(address, length_bytes, MADV_POPULATE_READ))
 
 
 def _map(address: int, length_bytes: int, access: int, kind: int, file: int, offset: int) -> None:

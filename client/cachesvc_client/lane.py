@@ -14,6 +14,7 @@ and whether they are right.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from threading import Lock
 
@@ -149,6 +150,7 @@ class Lane:
         connection.send(Kind.READ, codec.pack_read(request, epoch))
         page_bytes = connection.welcome.geometry.page_bytes
         receipt = Receipt(request, target, page_bytes, f"node {connection.address}")
+        wrong: list[tuple[int, int]] = []
         while True:
             prefix, header = connection.frame()
             if prefix.kind is not Kind.READ_ANSWER:
@@ -157,7 +159,7 @@ class Lane:
             connection.clean = bool(message.error.code) and not prefix.body_bytes
             head = codec.unpack_read_head(request.name, message)
             if connection.files:
-                self._accept(connection, receipt, head, prefix.body_bytes, target)
+                wrong += self._accept(connection, receipt, head, prefix.body_bytes, target)
             else:
                 for segment, view in receipt.take(head, prefix.body_bytes):
                     connection.fill(view)
@@ -165,21 +167,33 @@ class Lane:
             if head.last:
                 reply = receipt.reply()
                 connection.clean = True
+                if wrong:
+                    again = replace(
+                        request, ranges=tuple(wrong), version=reply.version,
+                        verify=True, descriptors=False,
+                    )  # fmt: skip
+                    sources = Counter(self._read(connection, again, target, epoch).sources)
+                    reply = replace(reply, sources=sources + Counter(reply.sources))
                 return reply
 
     @staticmethod
     def _accept(
         connection: Connection, receipt: Receipt, head: ReadHead, body_bytes: int, target: Target
-    ) -> None:
-        """Segments whose bytes stand in files that came with the frame."""
+    ) -> list[tuple[int, int]]:
+        """Take segments whose bytes stand in files that came with the frame; the ranges of those
+        that are not right: the node is to check them, and to send bytes.
+        """
+        wrong = []
         files, page_bytes = connection.files, connection.welcome.geometry.page_bytes
         for segment in receipt.take_files(head, body_bytes, len(files)):
             assert segment.descriptor is not None, "the receipt has looked"
             file = files[segment.descriptor]
-            receipt.settle(
-                segment, passed.accept(segment, file, target, page_bytes, receipt.size_bytes)
-            )
+            if passed.accept(segment, file, target, page_bytes, receipt.size_bytes):
+                receipt.settle(segment, right=True)
+            else:
+                wrong.append((segment.start, segment.start + segment.length_bytes))
         connection.close_files()
+        return wrong
 
     # -- the pool
 

@@ -119,9 +119,9 @@ class Receipt:
         Raises:
             CorruptAnswer: they are not what was sent.
         """
-        self.settle(head, check(head, data, self._page_bytes))
+        self.settle(head, right=check(head, data, self._page_bytes))
 
-    def settle(self, head: SegmentHead, right: bool) -> None:
+    def settle(self, head: SegmentHead, *, right: bool) -> None:
         """The bytes of a segment are where they belong, and are right or not.
 
         Raises:

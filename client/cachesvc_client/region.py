@@ -2,12 +2,12 @@
 
 Story: `CacheClient.map` makes a Canvas, the target of a read of the whole range. When the version
 is known, the canvas reserves the addresses (a Region). Files that the node on this host passes are
-laid over them and populated at once; what comes over the network, or from S3, is received into room
-that is opened up for it. At the end all is sealed, and the Region handed out.
+laid over them; what comes over the network, or from S3, is received into room that is opened up for
+it. At the end all is sealed, and the Region handed out.
 
 Rules
-- Every page is checked once, before anybody sees it. Populated before it is checked, so a disk that
-  fails is an error of the read, which asks again, and no signal.
+- Every page is checked once, before anybody sees it, and brought into memory before that: so a disk
+  that fails is an error of the read, which asks again, and no signal.
 - Only whole pages of the system can be laid: of a range that begins within one, everything is
   received.
 - What is laid stays: eviction unlinks the file, a node that dies leaves it, and its bytes remain.
@@ -170,7 +170,7 @@ class Canvas:
             return None
         try:
             addresses.lay(address, length_bytes, file, offset)
-            addresses.populate(address, length_bytes)
+            addresses.bring_in(address, length_bytes)
         except OSError as error:
             if error.errno in _OLD_KERNEL:
                 return None

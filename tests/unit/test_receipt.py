@@ -44,7 +44,8 @@ def accepted(path: Path, start: int, end: int, head: SegmentHead) -> bytes:
     file = os.open(path, os.O_RDONLY)
     try:
         for one in receipt.take_files(ReadHead((head,), VERSION, last=True), 0, 1):
-            receipt.settle(one, passed.accept(one, file, room, PAGE, receipt.size_bytes))
+            right = passed.accept(one, file, room, PAGE, receipt.size_bytes)
+            receipt.settle(one, right=right)
     finally:
         os.close(file)
     assert receipt.reply().sources == {Source.DISK: end - start}

@@ -248,8 +248,10 @@ def test_a_damaged_block_is_noticed_and_fetched_again(
     gets, before = len(filled.origin.gets), open_count()
     with client.map(URI) as region:
         assert region[:] == DATA
+        assert len(mappings(filled.directory)) == 3, "only the damaged one is received"
     with client.map(URI, 4096) as region:
         assert region[:] == DATA[4096:]
+        assert len(mappings(filled.directory)) == 4
     assert len(filled.origin.gets) > gets
     until(lambda: open_count() <= before, "no descriptor is left")
 
@@ -268,6 +270,17 @@ def test_an_overwritten_object_is_mapped_in_one_version(
         assert region[:] == newer
 
 
+@pytest.mark.parametrize("etag", ['W/"weak"', ""])
+def test_an_object_without_a_strong_etag_is_received_in_one_get(
+    node: InProcessNode, client: CacheClient, etag: str
+) -> None:
+    node.put(DATA, etag=etag)
+    for start, end in [(0, None), (7, 70_000)]:
+        with client.map(URI, start, end) as region:
+            assert region[:] == expected(start, end)
+    assert client.sources() == {"bypass": END + 70_000 - 7}
+
+
 def failing(number: int) -> Any:
     def fail(*_: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -279,7 +292,7 @@ def failing(number: int) -> Any:
 def test_a_page_that_cannot_be_brought_is_an_error_of_the_read_and_made_good(
     filled: InProcessNode, client: CacheClient, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr("cachesvc_client.addresses.populate", failing(number))
+    monkeypatch.setattr("cachesvc_client.addresses.bring_in", failing(number))
     with client.map(URI) as region:
         assert region[:] == DATA
         assert mappings(filled.directory) == []
@@ -288,7 +301,7 @@ def test_a_page_that_cannot_be_brought_is_an_error_of_the_read_and_made_good(
 def test_an_old_kernel_has_everything_copied(
     filled: InProcessNode, client: CacheClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cachesvc_client.addresses.populate", failing(errno.EINVAL))
+    monkeypatch.setattr("cachesvc_client.addresses.bring_in", failing(errno.EINVAL))
     with client.map(URI) as region:
         assert region[:] == DATA
         assert mappings(filled.directory) == []
