@@ -31,7 +31,7 @@ class ClientConfig:
 
     endpoints: tuple[str, ...]
     """Where nodes are, any of them: host:port, or unix:///path of one on this host, which is then
-    reached that way. The others are learned from these. Required."""
+    reached that way (name all sockets of the host). Others are learned from these. Required."""
 
     grpc: bool = False
     """Talk gRPC with the nodes instead of the TCP lane. Default: as the endpoint is written."""

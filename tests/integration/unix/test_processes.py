@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cachesvc_client import CacheClient, CacheError
 
+from cachesvc.devorigin import DevOrigin
 from tests.integration.cluster import Cluster
 from tests.integration.unix.processes import Host, host
 from tests.support import until
@@ -197,6 +198,19 @@ def test_blocks_of_other_members_come_over_tcp(tmp_path: Path) -> None:
             assert client.read(URI) == DATA
             with client.map(URI) as region:
                 assert region[:] == DATA
+
+
+def test_two_nodes_of_one_host_are_both_reached_by_their_sockets(tmp_path: Path) -> None:
+    with DevOrigin(tmp_path) as origin:
+        origin.put("b", "model", DATA)
+        cluster = Cluster(tmp_path, origin.url, 2)
+        for number, node in enumerate(cluster.nodes):
+            node.options += ("--unix", str(tmp_path / f"s{number}"))
+        endpoint = f"{cluster.endpoint},unix://{tmp_path}/s0,unix://{tmp_path}/s1"
+        with cluster, CacheClient(endpoint) as client, client.map(URI) as region:
+            assert region[:] == DATA
+            rows = Path("/proc/self/maps").read_text().splitlines()
+            assert sum(f" {tmp_path}/" in row for row in rows) == 8
 
 
 def test_a_second_node_on_a_live_socket_does_not_start(shared: Host, tmp_path: Path) -> None:
