@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cachesvc_client import CacheClient
@@ -64,8 +65,12 @@ class Host:
 def host(work: Path, count: int = 1, *options: str) -> Iterator[Host]:
     """Started, and stopped at the end. options: of every node."""
     (work / "origin").mkdir()
-    with DevOrigin(work / "origin") as origin:
+    with (
+        TemporaryDirectory(prefix="cachesvc-") as folder,  # not pytest's: other users may enter it
+        DevOrigin(work / "origin") as origin,
+    ):
+        Path(folder).chmod(0o711)
         cluster = Cluster(work, origin.url, count, ("--capacity", "512MiB", *options))
-        cluster.nodes[0].options += ("--unix", str(work / "s"))
+        cluster.nodes[0].options += ("--unix", f"{folder}/s")
         with cluster:
-            yield Host(cluster, origin, work / "s")
+            yield Host(cluster, origin, Path(folder, "s"))
