@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from cachesvc.core.blocks import Slice
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.pins import Pin
 
@@ -31,7 +32,8 @@ class Segment:
     """Adjacent bytes of an object, of one source, ready to be sent: the parts, one after another.
 
     start: offset in the object. checksums: xxh3-64, 8 bytes for each cut of the segment at page
-    borders; empty on a bypass.
+    borders; empty on a bypass. file_offset: the segment is to be passed as a descriptor of the
+    pinned file, where it begins there; it has no parts then, and checksums of whole pages.
     """
 
     start: int
@@ -40,6 +42,7 @@ class Segment:
     checksums: bytes = b""
     parts: list[Part] = field(default_factory=list)
     pin: Pin | None = None
+    file_offset: int | None = None
 
     def read_into(self, view: memoryview, start: int) -> int:
         """Copy the bytes from `start` of the object on, unchecked; how many there were."""
@@ -100,6 +103,15 @@ class Answer:
         finally:
             if self.resources is not None:
                 await self.resources.aclose()
+
+
+def passed(pin: Pin, part: Slice, source: Source) -> Segment:
+    """A slice, all of whose pages are present, as a segment to be passed as a descriptor."""
+    page_bytes = part.block.geometry.page_bytes
+    sums = pin.checksums(part.start // page_bytes, -(-part.end // page_bytes))
+    return Segment(
+        part.object_start, part.length_bytes, source, sums, pin=pin, file_offset=part.start
+    )
 
 
 async def take(answer: Answer) -> Segment | None:

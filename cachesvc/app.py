@@ -41,6 +41,7 @@ from cachesvc.pins import MAX_IDLE_OPEN_COUNT
 from cachesvc.reader import Reader
 from cachesvc.service import GrpcService
 from cachesvc.store import Store
+from cachesvc.unix import Door, SocketFileError, open_door
 from cachesvc.versions import Versions
 
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
@@ -96,6 +97,9 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
     cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
     listener = exits.enter_context(_listen(config.lane))
+    door = None
+    if config.unix is not None:
+        door = _enter_door(config.unix, config.unix_group, exits)
 
     open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     store = Store(
@@ -130,7 +134,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     exits.push_async_callback(service.stop, 0)
     with _naming("gRPC", config.grpc):
         service.start(config.grpc)
-    lane.start(listener)
+    lane.start(listener, door)
     exits.push_async_callback(lane.stop)
     exits.callback(_recover(store).set)
 
@@ -272,6 +276,13 @@ def _listen(address: str) -> socket.socket:
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
+
+
+def _enter_door(path: Path, group: str, exits: AsyncExitStack) -> Door:
+    try:
+        return exits.enter_context(open_door(path, group, _LISTEN_BACKLOG))
+    except SocketFileError as error:
+        raise StartError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Endpoint = Annotated[
     str | None,
     typer.Option(
-        help="Where the cluster is: HOST:PORT,... or grpc://HOST:PORT.", envvar="CACHESVC_ENDPOINT"
+        help="Where the cluster is: HOST:PORT,..., unix:///PATH or grpc://HOST:PORT.",
+        envvar="CACHESVC_ENDPOINT",
     ),
 ]
 OriginUrl = Annotated[
@@ -86,6 +87,12 @@ def node(
     ] = None,
     capacity: Annotated[str | None, typer.Option(help="Space for block files: 2GiB.")] = None,
     lane: Annotated[str | None, typer.Option(help="TCP lane, HOST:PORT.")] = None,
+    unix: Annotated[
+        Path | None, typer.Option(help="Unix lane: a socket for clients on this host.")
+    ] = None,
+    unix_group: Annotated[
+        str | None, typer.Option(help="A group that may use the Unix socket too.")
+    ] = None,
     grpc: Annotated[str | None, typer.Option(help="gRPC, HOST:PORT.")] = None,
     admin: Annotated[str | None, typer.Option(help="Health and metrics, HOST:PORT.")] = None,
     members: Annotated[

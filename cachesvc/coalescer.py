@@ -82,12 +82,14 @@ class Flight:
         landed_bytes = self.landed_pages * self.extent.block.geometry.page_bytes
         return self.extent.start + min(landed_bytes, self.extent.length_bytes)
 
-    async def wait(self, page: int) -> None:
+    async def wait(self, page: int, *, stored: bool = False) -> None:
         """Until the page has landed or the flight is over.
+
+        stored: until it is over, when all that the store takes is stored.
 
         Raises: what the flight failed with, if the page will not come.
         """
-        while not self.landed(page) and not self.done:
+        while not self.done and (stored or not self.landed(page)):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.waiters.append(waiter)
             await waiter

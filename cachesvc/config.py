@@ -28,6 +28,7 @@ from cachesvc.core.types import Geometry
 MIN_CAPACITY_BYTES = (
     2 * Geometry().block_bytes
 )  # a data directory; below, blocks only displace each other
+MAX_SOCKET_PATH_BYTES = 107  # the kernel's sockaddr_un has 108, one of them for the end
 _ENV_PREFIX = "CACHESVC_NODE__"
 _OTHER_VARIABLES = ("CACHESVC_ENDPOINT", "CACHESVC_TOKEN")  # the client's
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
@@ -40,6 +41,8 @@ _TO_WRITE = {
     "data_dir": "one directory or several",
     "capacity": "10GiB, 500MB or a number of bytes",
     "lane": "HOST:PORT",
+    "unix": "the path of a socket",
+    "unix_group": "the name of a group",
     "grpc": "HOST:PORT",
     "admin": "HOST:PORT",
     "members": "HOST:PORT,... or file:PATH",
@@ -148,6 +151,10 @@ class NodeConfig(BaseModel):
     """Bytes that block files may take on disk, over all data directories."""
     lane: Address = "127.0.0.1:7071"
     """The TCP lane."""
+    unix: Path | None = None
+    """The Unix lane: the path of its socket, for clients on this host. None: no Unix lane."""
+    unix_group: str = ""
+    """A group whose members may use the Unix socket too. Empty: only root and the node's user."""
     grpc: Address = "127.0.0.1:7070"
     """The gRPC service."""
     admin: Address = "127.0.0.1:7073"
@@ -183,6 +190,13 @@ class NodeConfig(BaseModel):
                 f"capacity: {self.capacity} bytes are too few for {len(self.data_dir)} data "
                 f"director{'y' if len(self.data_dir) == 1 else 'ies'}; give at least {least}"
             )
+        if self.unix is not None and len(os.fsencode(self.unix)) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(
+                f"unix: the path {str(self.unix)!r} has {len(os.fsencode(self.unix))} bytes,"
+                f" {MAX_SOCKET_PATH_BYTES} is the most for a socket: give a shorter one"
+            )
+        if self.unix_group and self.unix is None:
+            raise ValueError("unix_group: there is no Unix lane: give --unix PATH too")
         if self.members.startswith(("dns://", "etcd://")):
             raise ValueError(
                 f"members: {self.members!r}: this version knows HOST:PORT,... and file:PATH"

@@ -1,4 +1,4 @@
-"""The TCP lane: framed requests in, headers and raw bodies out.
+"""The TCP and Unix lanes: framed requests in, headers and raw bodies or descriptors out.
 
 Story: a request that is a hit is answered on the lane thread that read it: header from memory, body
 by sendfile, and the event loop never hears of it. Anything else becomes a task on the loop, which
@@ -16,19 +16,23 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
-from cachesvc.answer import Answer, Part, Segment, take
+from cachesvc.answer import Answer, Segment, take
 from cachesvc.core.errors import CacheError, InternalError, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.types import ObjectVersion
-from cachesvc.lane_thread import STALL_S, Connection, Done, LaneThread
+from cachesvc.lane_thread import STALL_S, Connection, Done, Item, LaneThread
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
+from cachesvc.passing import MAX_DESCRIPTOR_COUNT, Files, PassedPart
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
+from cachesvc.unix import Door
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import Kind, encode
@@ -77,17 +81,21 @@ class LaneServer:
     def connection_count(self) -> int:
         return sum(thread.connection_count for thread in self._threads)
 
-    def start(self, listener: socket.socket) -> None:
-        """Serve a bound and listening socket, which is closed by `stop_listening`."""
-        listener.setblocking(False)
-        self._listener = listener
-        self._threads[0].listen(listener)
+    def start(self, listener: socket.socket, door: Door | None = None) -> None:
+        """Serve a bound and listening socket, and a Unix one; `stop_listening` closes them."""
+        self._door = door
+        self._listeners = [listener] if door is None else [listener, door.listener]
+        for one in self._listeners:
+            one.setblocking(False)
+            self._threads[0].listen(one)
         for thread in self._threads:
             thread.start()
 
     def stop_listening(self) -> None:
         """Take no new connections; those that are open go on."""
-        self._threads[0].post(lambda: self._threads[0].unlisten(self._listener))
+        thread = self._threads[0]
+        for one in self._listeners:
+            thread.post(partial(thread.unlisten, one))
 
     async def drain(self) -> None:
         """Hang up on clients as soon as they are not being answered, until none is left."""
@@ -114,10 +122,20 @@ class LaneServer:
             return
         thread = self._threads[self._dealt_count % len(self._threads)]
         self._dealt_count += 1
-        thread.post(lambda: thread.adopt(sock))
+        thread.post(lambda: self._let_in(thread, sock))
+
+    def _let_in(self, thread: LaneThread, sock: socket.socket) -> None:
+        connection = thread.adopt(sock)
+        if connection.local and self._door is not None:
+            try:
+                self._door.admit(sock)
+            except CacheError as error:
+                connection.barred = error  # which it hears as soon as it says something
 
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """Answer one request, here if that needs no waiting."""
+        if connection.barred is not None:
+            raise connection.barred
         if kind is Kind.HELLO:
             welcome = self._cluster.welcome(codec.parse(cluster_pb2.HelloRequest, header))
             connection.greeted = True
@@ -162,7 +180,8 @@ class LaneServer:
 
     def _read(self, connection: Connection, header: bytes) -> None:
         try:
-            request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, header))
+            message = codec.parse(cache_pb2.ReadRequest, header)
+            request = codec.unpack_read(message, passing=connection.local)
             answer = self._reader.hit(request)
         except CacheError as error:
             self._reply(connection, _error_frame(error))
@@ -178,18 +197,19 @@ class LaneServer:
 
         connection.thread.send(connection, items, left)
 
-    def _hit_items(self, answer: Answer) -> Iterator[Part]:
+    def _hit_items(self, answer: Answer) -> Iterator[Item]:
         """The frames of a hit: one, unless its checksums overflow a header."""
         groups = list(_groups(answer.segments))
         for number, group in enumerate(groups):
+            files = Files()
             head = ReadHead(
-                tuple(_head_of(segment) for segment in group),
+                tuple(_head_of(segment, files) for segment in group),
                 answer.version if number == 0 else None,
                 answer.fresh_for_s,
                 last=number == len(groups) - 1,
                 epoch=self._cluster.epoch,
             )
-            yield memoryview(_read_frame(head))
+            yield _read_frame(head, files)
             for segment in group:
                 yield from segment.parts
 
@@ -259,15 +279,16 @@ class LaneServer:
         while True:
             with self._patience(connection):
                 segment = await take(answer)
+            files = Files()
             head = ReadHead(
-                () if segment is None else (_head_of(segment),),
+                () if segment is None else (_head_of(segment, files),),
                 version,
                 answer.fresh_for_s,
                 last=segment is None,
                 epoch=self._cluster.epoch,
             )
             version = None
-            frame = memoryview(_read_frame(head))
+            frame = _read_frame(head, files)
             if segment is None:
                 await self._send(connection, [frame])
                 return
@@ -281,7 +302,7 @@ class LaneServer:
         while True:
             await asyncio.sleep(PENDING_INTERVAL_S / 2)
             now = self._loop.time()
-            frame = memoryview(_read_frame(ReadHead(pending=True, epoch=self._cluster.epoch)))
+            frame = _read_frame(ReadHead(pending=True, epoch=self._cluster.epoch), Files())
             for connection, since in self._waiting.items():
                 if now - since >= PENDING_INTERVAL_S:
                     self._waiting[connection] = now
@@ -296,7 +317,7 @@ class LaneServer:
         finally:
             del self._waiting[connection]
 
-    async def _send(self, connection: Connection, items: Sequence[Part]) -> None:
+    async def _send(self, connection: Connection, items: Sequence[Item]) -> None:
         """Until the connection has taken the items. Raises _Gone if it is gone."""
         sent: asyncio.Future[None] = self._loop.create_future()
 
@@ -314,7 +335,7 @@ class LaneServer:
         await sent
 
     @staticmethod
-    def _post(connection: Connection, items: Sequence[Part], done: Done) -> None:
+    def _post(connection: Connection, items: Sequence[Item], done: Done) -> None:
         connection.thread.post(lambda: connection.thread.send(connection, items, done))
 
 
@@ -325,13 +346,18 @@ def _explained(error: Exception) -> CacheError:
     return InternalError(f"a defect ({type(error).__name__}); the node's log has more")
 
 
-def _head_of(segment: Segment) -> SegmentHead:
-    return SegmentHead(segment.start, segment.length_bytes, segment.source, segment.checksums)
+def _head_of(segment: Segment, files: Files) -> SegmentHead:
+    head = SegmentHead(segment.start, segment.length_bytes, segment.source, segment.checksums)
+    if segment.file_offset is None:
+        return head
+    assert segment.pin is not None, "a file is passed while it is pinned"
+    return replace(head, descriptor=files.number(segment.pin), file_offset=segment.file_offset)
 
 
-def _read_frame(head: ReadHead) -> bytes:
+def _read_frame(head: ReadHead, files: Files) -> Item:
     header = codec.pack_read_head(head).SerializeToString()
-    return encode(Kind.READ_ANSWER, header, head.body_bytes)
+    frame = memoryview(encode(Kind.READ_ANSWER, header, head.body_bytes))
+    return PassedPart(frame, files.pins) if files.pins else frame
 
 
 def _error_frame(error: CacheError) -> bytes:
@@ -348,8 +374,9 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
     group: list[Segment] = []
     budget = 0
     for segment in segments:
-        need = len(segment.checksums) + 48
-        if group and budget + need > _HEADER_BUDGET_BYTES:
+        need = len(segment.checksums) + 64
+        full = segment.file_offset is not None and len(group) == MAX_DESCRIPTOR_COUNT
+        if group and (full or budget + need > _HEADER_BUDGET_BYTES):
             yield group
             group, budget = [], 0
         group.append(segment)
@@ -357,9 +384,9 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
     yield group
 
 
-def _joined(items: Sequence[Part] | Iterator[Part]) -> list[Part]:
+def _joined(items: Sequence[Item] | Iterator[Item]) -> list[Item]:
     """Small neighbours in memory become one: one send for a small answer."""
-    joined: list[Part] = []
+    joined: list[Item] = []
     pending: list[memoryview] = []
     for item in [*items, None]:
         if isinstance(item, memoryview) and len(item) <= _JOIN_BYTES:

@@ -2,7 +2,8 @@
 
 Story: lane threads own the connections, one epoll each; the first one accepts and the server deals
 them out. A thread reads requests, hands each whole one to its handler, and sends what comes back:
-memory by send, parts of block files by sendfile, as far as the socket takes it now.
+memory by send, parts of block files by sendfile, whole files as descriptors, as far as the socket
+takes it now.
 
 Rules: a connection is touched by its own thread only (`post` brings work there); one request at a
 time, further ones wait unread; a slow client holds what it was promised, and no thread.
@@ -24,8 +25,10 @@ from typing import Protocol
 
 import structlog
 
+from cachesvc import passing
 from cachesvc.answer import FilePart, Part
 from cachesvc.core.errors import CacheError, NodeUnavailable
+from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, RequestDecoder
 
@@ -46,6 +49,7 @@ _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
 Done = Callable[[BaseException | None], None]
+Item = Part | PassedPart
 
 
 class Handler(Protocol):
@@ -71,19 +75,23 @@ class Handler(Protocol):
 class _Outgoing:
     """A frame on its way out: what is left of it, and who wants to know when it has left."""
 
-    items: deque[Part]
+    items: deque[Item]
     done: Done
 
 
 class Connection:
-    """One client. `greeted` once its Hello was accepted, `busy` while it is being answered."""
+    """One client. `greeted` once its Hello was accepted, `busy` while it is being answered,
+    `local` if it came through the Unix socket, `barred` with the reason if it may not.
+    """
 
     def __init__(self, sock: socket.socket, thread: LaneThread) -> None:
         self.sock = sock
         self.thread = thread
+        self.local = sock.family == socket.AF_UNIX
         self.decoder = RequestDecoder()
         self.unread_bytes = 0
         self.greeted = False
+        self.barred: CacheError | None = None
         self.busy = False
         self.closing = False
         self.outgoing: deque[_Outgoing] = deque()
@@ -205,16 +213,18 @@ class LaneThread(Thread):
                 return
             self._handler.deal(sock)
 
-    def adopt(self, sock: socket.socket) -> None:
+    def adopt(self, sock: socket.socket) -> Connection:
         """Take over a new connection (on this thread)."""
         sock.setblocking(False)
-        with contextlib.suppress(OSError):  # it may be gone already
-            _tune(sock)
         connection = Connection(sock, self)
+        if not connection.local:
+            with contextlib.suppress(OSError):  # it may be gone already
+                _tune(sock)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, connection.mask)
         if self._stopping:
             self.close(connection)
+        return connection
 
     def close_idle(self) -> None:
         """Hang up on everybody who is not being answered (on this thread)."""
@@ -281,7 +291,7 @@ class LaneThread(Thread):
 
     # -- sending
 
-    def send(self, connection: Connection, items: Iterable[Part], done: Done) -> None:
+    def send(self, connection: Connection, items: Iterable[Item], done: Done) -> None:
         """Send the items, then call `done` on this thread, with the error if they did not leave."""
         if connection.closing:
             done(NodeUnavailable("the client hung up"))
@@ -305,7 +315,7 @@ class LaneThread(Thread):
             outgoing.done(None)
         self._listen_for(connection)
 
-    def _push(self, connection: Connection, items: deque[Part]) -> None:
+    def _push(self, connection: Connection, items: deque[Item]) -> None:
         """Send a turn's worth; BlockingIOError, with the rest in place, if that was not all."""
         budget = _TURN_BYTES
         while items:
@@ -313,6 +323,9 @@ class LaneThread(Thread):
             if isinstance(item, FilePart):
                 budget -= self._push_file(connection.sock.fileno(), item, budget)
                 left_bytes = item.length_bytes
+            elif isinstance(item, PassedPart):
+                rest = item.frame[passing.send(connection.sock, item) :]
+                left_bytes, items[0] = len(rest), rest
             else:
                 flags = socket.MSG_MORE if len(items) > 1 else 0
                 sent = connection.sock.send(item[:budget], flags)
@@ -338,6 +351,8 @@ class LaneThread(Thread):
         part = outgoing.items[0]
         if isinstance(part, FilePart) and error.errno in _FILE_ERRORS:
             self._handler.broken(part.pin, error)
+        elif isinstance(error, passing.Unopened):
+            self._handler.broken(error.pin, error)
         self.close(connection)
 
 

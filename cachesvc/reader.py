@@ -11,6 +11,8 @@ Rules
   checksum of the part; a whole page goes from the file with its stored checksum, which the receiver
   checks. So no byte leaves without a checksum that was made when it came from the origin.
 - A page that fails its check is a miss: the block is dropped and filled again.
+- Whoever takes descriptors waits until the pages are stored, so that all share the page cache's one
+  copy, checks whole pages itself, and gets bytes only of what the store would not take.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from enum import Enum
 from functools import partial
 
-from cachesvc.answer import Answer, FilePart, Segment
+from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
 from cachesvc.coalescer import Coalescer, Flight, Hold
-from cachesvc.core.blocks import BlockRef, Slice, cuts, runs, slices
+from cachesvc.core.blocks import BlockRef, Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
@@ -43,6 +46,14 @@ _METRIC_SOURCE = {
     Source.ORIGIN: "origin",
     Source.BYPASS: "origin",
 }
+
+
+class Way(Enum):
+    """How stored pages are sent: as they stand, each checked here, or passed as descriptors."""
+
+    PLAIN = 1
+    CHECKED = 2
+    PASSED = 3
 
 
 class Reader:
@@ -105,7 +116,7 @@ class Reader:
             return None
         try:
             for part in self._cut(answer.version, request):
-                segment = self._stored(part, Source.DISK, verify=False)
+                segment = self._stored(part, Source.DISK, _way(request))
                 if segment is None:
                     answer.close()
                     return None
@@ -135,7 +146,7 @@ class Reader:
             answer = self._answer(await self.versions.get(request.name, request.max_age_s))
         if answer.version.cacheable:
             parts = self._cut(answer.version, request)
-            answer.more = self._segments(answer.version, parts, request.verify)
+            answer.more = self._segments(answer.version, parts, _way(request))
         elif request.version is not None:
             raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
         return answer
@@ -168,7 +179,7 @@ class Reader:
             )
         return [part for one in wanted for part in slices(version, one, self.geometry)]
 
-    def _stored(self, part: Slice, source: Source, verify: bool) -> Segment | None:
+    def _stored(self, part: Slice, source: Source, way: Way) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
         look = self._store.pin if source is Source.DISK else self._store.hold
         pin = look(part.block)
@@ -177,18 +188,21 @@ class Reader:
         segment = None
         try:
             if part.pages & ~pin.present == 0:
-                segment = self._from_pin(pin, part, source, verify)
+                if way is Way.PASSED:
+                    segment = passed(pin, part, source)
+                else:
+                    segment = self._from_pin(pin, part, source, way)
         finally:
             if segment is None:
                 pin.close()
         return segment
 
-    def _from_pin(self, pin: Pin, part: Slice, source: Source, verify: bool) -> Segment | None:
+    def _from_pin(self, pin: Pin, part: Slice, source: Source, way: Way) -> Segment | None:
         segment = Segment(part.object_start, part.length_bytes, source, pin=pin)
         page_bytes = part.block.geometry.page_bytes
-        check_all = verify or part.length_bytes <= SMALL_BYTES
+        check_all = way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
         sums = []
-        for start, end, page, whole in _pieces(part):
+        for start, end, page, whole in part.pieces():
             if whole and not check_all:
                 _extend(segment, pin, start, end)
                 sums.append(pin.checksums(page, page + 1))
@@ -218,7 +232,7 @@ class Reader:
     # -- what is on its way
 
     async def _segments(
-        self, version: ObjectVersion, parts: list[Slice], verify: bool
+        self, version: ObjectVersion, parts: list[Slice], way: Way
     ) -> AsyncGenerator[Segment, None]:
         holds: list[Hold] = []
         sent: list[tuple[Source, int]] = []
@@ -227,7 +241,7 @@ class Reader:
             for part in parts:
                 holds.append(await self._join(part.block, part.pages))
             for part, hold in zip(parts, holds, strict=True):
-                async for segment in self._slice(part, hold, verify):
+                async for segment in self._slice(part, hold, way):
                     sent.append((segment.source, segment.length_bytes))
                     yield segment
                 hold.close()
@@ -251,8 +265,11 @@ class Reader:
             if pin is not None:
                 pin.close()
 
-    async def _slice(self, part: Slice, hold: Hold, verify: bool) -> AsyncGenerator[Segment, None]:
+    async def _slice(self, part: Slice, hold: Hold, way: Way) -> AsyncGenerator[Segment, None]:
         """Run by run: what is stored, then what has landed, waiting for what is under way."""
+        if way is Way.PASSED:
+            for joined in hold.flights:
+                await joined.wait(joined.extent.first_page, stored=True)
         page_bytes = part.block.geometry.page_bytes
         holds = [hold]  # newest first
         position = part.start
@@ -261,11 +278,14 @@ class Reader:
                 page = position // page_bytes
                 flight = next((f for h in holds if (f := h.covering(page))), None)
                 if flight is not None:
-                    await flight.wait(page)
-                source = _source(flight, holds)
-                segment = None if flight is None else _landed(part, position, flight, source)
+                    await flight.wait(page, stored=way is Way.PASSED)
+                source, segment = _source(flight, holds), None
+                if flight is not None and way is not Way.PASSED:
+                    segment = _landed(part, position, flight, source)
                 if segment is None:
-                    segment = await self._from_store(part, position, flight, source, verify)
+                    segment = await self._from_store(part, position, flight, source, way)
+                if segment is None and flight is not None:
+                    segment = _landed(part, position, flight, source)
                 if segment is None:
                     if len(holds) > _REJOINS:
                         raise Overloaded(f"{part.block}: pages leave faster than they are read")
@@ -279,26 +299,26 @@ class Reader:
                 again.close()
 
     async def _from_store(
-        self, part: Slice, position: int, flight: Flight | None, source: Source, verify: bool
+        self, part: Slice, position: int, flight: Flight | None, source: Source, way: Way
     ) -> Segment | None:
         """The longest segment at `position` that is stored; None if its page is not."""
         block, end = part.block, part.end
-        if flight is not None:
+        if flight is not None and way is not Way.PASSED:
             end = min(end, flight.extent.beyond_page * block.geometry.page_bytes)
         wanted = Slice(block, position, end)
         present = self._store.at_hand(block)
         if present is None:
-            return await self._aside(partial(self._stored_run, wanted, source, verify))
-        run = _run(wanted, present)
+            return await self._aside(partial(self._stored_run, wanted, source, way))
+        run = wanted.run(present)
         if run is None:
             return None
-        if verify or _has_checks(run):
-            return await self._aside(partial(self._stored, run, source, verify))
-        return self._stored(run, source, verify)
+        if way is Way.CHECKED or (way is Way.PLAIN and _has_checks(run)):
+            return await self._aside(partial(self._stored, run, source, way))
+        return self._stored(run, source, way)
 
-    def _stored_run(self, wanted: Slice, source: Source, verify: bool) -> Segment | None:
-        run = _run(wanted, self._store.present(wanted.block))
-        return None if run is None else self._stored(run, source, verify)
+    def _stored_run(self, wanted: Slice, source: Source, way: Way) -> Segment | None:
+        run = wanted.run(self._store.present(wanted.block))
+        return None if run is None else self._stored(run, source, way)
 
     # -- what may not be cached
 
@@ -327,19 +347,10 @@ class Reader:
             self._bytes[source].inc(count_bytes)
 
 
-def _pieces(part: Slice) -> list[tuple[int, int, int, bool]]:
-    """The slice cut at page borders: (start, end, page, whether that is the whole page)."""
-    block = part.block
-    page_bytes = block.geometry.page_bytes
-    return [
-        (
-            start,
-            end,
-            start // page_bytes,
-            end - start == block.page_length_bytes(start // page_bytes),
-        )
-        for start, end in cuts(part.start, part.end, page_bytes)
-    ]
+def _way(request: ReadRequest) -> Way:
+    if request.verify:
+        return Way.CHECKED
+    return Way.PASSED if request.descriptors else Way.PLAIN
 
 
 def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
@@ -349,16 +360,6 @@ def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
         last.length_bytes += end - start
     else:
         segment.parts.append(FilePart(pin, start, end - start))
-
-
-def _run(wanted: Slice, present: int) -> Slice | None:
-    """What of the slice can be had at its start: up to the first page that is not present."""
-    page_bytes = wanted.block.geometry.page_bytes
-    page = wanted.start // page_bytes
-    first, beyond = next(runs(present >> page), (1, 1))
-    if first != 0:
-        return None
-    return Slice(wanted.block, wanted.start, min(wanted.end, (page + beyond) * page_bytes))
 
 
 def _has_checks(part: Slice) -> bool:
@@ -375,7 +376,7 @@ def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segme
     if data is None:
         return None
     sums = []
-    for start, end, page, whole in _pieces(landed):
+    for start, end, page, whole in landed.pieces():
         piece = data[start - landed.start : end - landed.start]
         sums.append(flight.checksums_of(page, page + 1) if whole else checksum(piece))
     return Segment(landed.object_start, landed.length_bytes, source, b"".join(sums), [data])

@@ -106,6 +106,24 @@ class Slice:
         """The pages that the slice touches, as a bitmap."""
         return pages_of(self.start, self.end, self.block.geometry.page_bytes)
 
+    def pieces(self) -> list[tuple[int, int, int, bool]]:
+        """The slice cut at page borders: (start, end, page, whether that is the whole page)."""
+        page_bytes = self.block.geometry.page_bytes
+        return [
+            (start, end, page, end - start == self.block.page_length_bytes(page))
+            for start, end in cuts(self.start, self.end, page_bytes)
+            for page in (start // page_bytes,)
+        ]
+
+    def run(self, present: int) -> Slice | None:
+        """What of the slice can be had at its start: up to the first page that is not present."""
+        page_bytes = self.block.geometry.page_bytes
+        page = self.start // page_bytes
+        first, beyond = next(runs(present >> page), (1, 1))
+        if first != 0:
+            return None
+        return Slice(self.block, self.start, min(self.end, (page + beyond) * page_bytes))
+
 
 def slices(version: ObjectVersion, wanted: ByteRange, geometry: Geometry) -> Iterator[Slice]:
     """Cut a range at block borders, in order. An empty range has no slices.

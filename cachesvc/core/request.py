@@ -31,7 +31,7 @@ class ReadRequest:
 
     version: None for the current one, as StatRequest would give it. verify: the reader saw bytes
     that failed their checksum, so check every page before it is sent. bypass: one single origin GET
-    of the one range, stored nowhere.
+    of the one range, stored nowhere. descriptors: the reader can take files in place of bytes.
 
     Raises:
         RangeError: no range, too many, or a bypass of more than one.
@@ -43,6 +43,7 @@ class ReadRequest:
     max_age_s: float | None = None
     verify: bool = False
     bypass: bool = False
+    descriptors: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < len(self.ranges) <= MAX_RANGES:

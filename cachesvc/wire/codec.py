@@ -177,10 +177,12 @@ def pack_read(request: ReadRequest, epoch: int) -> bytes:
         verify=request.verify,
         bypass=request.bypass,
         epoch=epoch,
+        descriptors=request.descriptors,
     ).SerializeToString()
 
 
-def unpack_read(message: cache_pb2.ReadRequest) -> ReadRequest:
+def unpack_read(message: cache_pb2.ReadRequest, *, passing: bool = False) -> ReadRequest:
+    """passing: whether the lane can pass descriptors; if not, nobody has asked for them."""
     name = ObjectName(message.object.bucket, message.object.key)
     has_version = message.HasField("version")
     return ReadRequest(
@@ -190,6 +192,7 @@ def unpack_read(message: cache_pb2.ReadRequest) -> ReadRequest:
         unpack_max_age(message.max_age_plus_one_ms),
         message.verify,
         message.bypass,
+        passing and message.descriptors,
     )
 
 
@@ -198,12 +201,18 @@ def unpack_read(message: cache_pb2.ReadRequest) -> ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class SegmentHead:
-    """What a header says of one segment of the body. `start` counts from the object's beginning."""
+    """What a header says of one segment. `start` counts from the object's beginning.
+
+    descriptor: which of the files passed with the frame has the bytes, from `file_offset` on, the
+    checksums then being of all whole pages touched; None: they stand in the body.
+    """
 
     start: int
     length_bytes: int
     source: Source
     checksums: bytes
+    descriptor: int | None = None
+    file_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +231,7 @@ class ReadHead:
 
     @property
     def body_bytes(self) -> int:
-        return sum(segment.length_bytes for segment in self.segments)
+        return sum(one.length_bytes for one in self.segments if one.descriptor is None)
 
 
 def pack_read_head(head: ReadHead) -> cache_pb2.ReadHeader:
@@ -236,6 +245,8 @@ def pack_read_head(head: ReadHead) -> cache_pb2.ReadHeader:
                 length_bytes=one.length_bytes,
                 source=cache_pb2.Source.ValueType(one.source),
                 checksums=one.checksums,
+                descriptor_plus_one=0 if one.descriptor is None else one.descriptor + 1,
+                file_offset=one.file_offset,
             )
             for one in head.segments
         ],
@@ -287,7 +298,11 @@ def _segment(message: cache_pb2.Segment) -> SegmentHead:
         source = Source(message.source)
     except ValueError as error:
         raise errors.ProtocolError(f"a segment from an unknown source: {error}") from error
-    return SegmentHead(message.start, message.length_bytes, source, message.checksums)
+    descriptor = message.descriptor_plus_one - 1 if message.descriptor_plus_one else None
+    return SegmentHead(
+        message.start, message.length_bytes, source, message.checksums,
+        descriptor, message.file_offset,
+    )  # fmt: skip
 
 
 def _milliseconds(seconds: float) -> int:

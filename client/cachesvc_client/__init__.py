@@ -25,6 +25,8 @@ from cachesvc.core.errors import (
 from cachesvc_client.client import CacheClient, ObjectStat
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.engine import ClientClosed
+from cachesvc_client.limits import RegionRefused
+from cachesvc_client.region import Region
 
 __all__ = [
     "AccessDenied",
@@ -44,5 +46,7 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "RangeError",
+    "Region",
+    "RegionRefused",
     "Unauthenticated",
 ]

@@ -26,6 +26,7 @@ from cachesvc_client.effects import Steps
 from cachesvc_client.engine import ClientClosed, Engine
 from cachesvc_client.fallback import check_settings
 from cachesvc_client.file import CacheFile
+from cachesvc_client.region import Canvas, EmptyRegion, Region
 from cachesvc_client.script import Script
 from cachesvc_client.target import Range, Room, spans
 
@@ -44,7 +45,8 @@ class ObjectStat:
 class CacheClient:
     """Reads objects, named s3://bucket/key, through the nodes of a cluster.
 
-    endpoint: "host:port,host:port" (TCP lane) or "grpc://host:port"; default CACHESVC_ENDPOINT.
+    endpoint: "host:port,host:port" (TCP lane), "unix:///path" (a node on this host, and the others
+    over TCP) or "grpc://host:port"; default CACHESVC_ENDPOINT.
     origin: where to read if no node can answer, a dict of endpoint_url and the usual AWS settings;
     default the usual AWS chain. token: the cluster's shared secret; default CACHESVC_TOKEN.
     settings: the other fields of ClientConfig.
@@ -108,6 +110,30 @@ class CacheClient:
 
         raw = CacheFile(version, readinto, read)
         return io.BufferedReader(raw, self.config.file_buffer_bytes)
+
+    def map(self, uri: str, start: int = 0, end: int | None = None) -> Region | EmptyRegion:
+        """Bytes `[start, end)` as one read-only buffer in memory, of one version: see Region.
+
+        Blocks that the node behind a unix:// endpoint has, or fills, are mapped where they are: all
+        processes of the host share one copy. That needs a start that is a multiple of the system's
+        page (4,096 bytes); from any other start, and from other nodes or S3, bytes are received
+        into memory of this process. Everything is there and checked when the call returns.
+
+        Raises: RegionRefused (also a MemoryError) if it passes a limit of this process, before
+        anything is fetched; else as `read`.
+        """
+        name, first = ObjectName.parse(uri), index(start)
+        beyond = None if end is None else index(end)
+        wanted: list[Range] = [(first, beyond)]
+        spans(name, wanted)
+        version = self._run(lambda script: script.stat(name))
+        canvas = Canvas(name, first, beyond, self._live().router.geometry.block_bytes)
+        canvas.check(version)
+        try:
+            self._run(lambda script: script.read(name, wanted, canvas))
+            return canvas.finish()
+        finally:
+            canvas.discard()
 
     def ring(self) -> MemberTable:
         """The members of the cluster. Raises CacheError if no endpoint tells."""

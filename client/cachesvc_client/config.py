@@ -20,6 +20,7 @@ DEFAULT_LANE_PORT = 7071
 DEFAULT_GRPC_PORT = 7070
 _GRPC = "grpc://"
 _UNIX = "unix://"
+MAX_SOCKET_PATH_BYTES = 107  # the kernel's sockaddr_un has 108, one of them for the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class ClientConfig:
     """
 
     endpoints: tuple[str, ...]
-    """Addresses host:port of nodes, any of them; the others are learned from these. Required."""
+    """Where nodes are, any of them: host:port, or unix:///path of one on this host, which is then
+    reached that way (name all sockets of the host). Others are learned from these. Required."""
 
     grpc: bool = False
     """Talk gRPC with the nodes instead of the TCP lane. Default: as the endpoint is written."""
@@ -128,8 +130,9 @@ _LEAST = {"restart_count": 0, "version_cache_count": 0, "max_idle_sockets": 0}
 def configured(endpoint: str | None = None, **settings: Any) -> ClientConfig:
     """A configuration from an endpoint as users write it, and settings by name.
 
-    endpoint: "host:port,host:port" for the TCP lane, "grpc://host:port,..." for gRPC; None takes
-    CACHESVC_ENDPOINT. A setting of None means its default.
+    endpoint: "host:port,host:port" for the TCP lane, "unix:///path" for the Unix lane of a node on
+    this host, "grpc://host:port,..." for gRPC; None takes CACHESVC_ENDPOINT. A setting of None
+    means its default.
 
     Raises:
         ValueError: no endpoint, one that cannot be one, or a value that cannot be one.
@@ -148,14 +151,36 @@ def configured(endpoint: str | None = None, **settings: Any) -> ClientConfig:
 
 
 def _endpoints(text: str) -> tuple[tuple[str, ...], bool]:
-    if text.startswith(_UNIX):
-        raise ValueError(f"endpoint {text!r}: unix:// is not supported yet; give host:port")
     grpc = text.startswith(_GRPC)
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if grpc:
         parts = [part.removeprefix(_GRPC) for part in parts]
     port = DEFAULT_GRPC_PORT if grpc else DEFAULT_LANE_PORT
-    return tuple(address(part, port) for part in parts), grpc
+    return tuple(
+        _socket(part) if is_local(part) and not grpc else address(part, port) for part in parts
+    ), grpc
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether an endpoint is the socket of a node on this host."""
+    return endpoint.startswith(_UNIX)
+
+
+def socket_path(endpoint: str) -> str:
+    """The path of a unix:// endpoint."""
+    return endpoint.removeprefix(_UNIX)
+
+
+def _socket(endpoint: str) -> str:
+    path = socket_path(endpoint)
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"endpoint {endpoint!r}: write unix:///path, with an absolute path")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"endpoint {endpoint!r}: the path has {len(os.fsencode(path))} bytes,"
+            f" {MAX_SOCKET_PATH_BYTES} is the most for a socket"
+        )
+    return endpoint
 
 
 def address(text: str, default_port: int) -> str:
@@ -165,7 +190,9 @@ def address(text: str, default_port: int) -> str:
         ValueError: it is none.
     """
     if "://" in text or "/" in text or not text:
-        raise ValueError(f"endpoint {text!r} is not host:port: write host:port or grpc://host:port")
+        raise ValueError(
+            f"endpoint {text!r} is not host:port: write host:port, unix:///path or grpc://host:port"
+        )
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default_port)

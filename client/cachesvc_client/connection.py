@@ -1,32 +1,47 @@
-"""One connection of the TCP lane: blocking, one request at a time, received in place.
+"""One connection of the TCP or Unix lane: blocking, one request at a time, received in place.
 
 Rules: every wait is bounded, by the kernel's own socket timeouts, so that one recv takes a whole
 segment; whatever fails is NodeUnavailable or ProtocolError and names the node. A connection that
-raised anything but a clean error frame is closed by its user and never used again.
+raised anything but a clean error frame is closed by its user and never used again. Descriptors that
+came with a frame are this connection's until `close_files`, and never outlive it.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, Prefix, encode, parse_prefix
 from cachesvc.wire.v1 import cluster_pb2
-from cachesvc_client.config import ClientConfig, split_address
+from cachesvc_client.config import ClientConfig, is_local, socket_path, split_address
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
 
 _TIMEVAL = struct.Struct("@ll")
+_FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
 
 
 class HungUp(NodeUnavailable):
     """The node closed the connection, where silence would be NodeUnavailable itself."""
 
 
+class NotReached(NodeUnavailable):
+    """Nobody accepts connections there."""
+
+
+class ShortOfFiles(ProtocolError):
+    """This process may not open as many files as were passed to it."""
+
+
 class Connection:
     """A connection that has said Hello.
+
+    address: host:port, or unix:///path, which is `local`. files: the descriptors that came with the
+    last frame.
 
     welcome: what the node said. heard: whether anything came since `send`. clean: whether it stands
     between two answers.
@@ -38,6 +53,8 @@ class Connection:
 
     def __init__(self, address: str, config: ClientConfig) -> None:
         self.address = address
+        self.local = is_local(address)
+        self.files: list[int] = []
         self.heard = False
         self.clean = True
         self._sock = self._connected(address, config)
@@ -68,8 +85,10 @@ class Connection:
 
     def frame(self) -> tuple[Prefix, bytes]:
         """Prefix and header of the next frame; the caller receives the body (`fill`)."""
+        receive = self._receive_with_files if self.local else self._receive
+        raw = receive(PREFIX_BYTES)
         try:
-            prefix = parse_prefix(self._receive(PREFIX_BYTES))
+            prefix = parse_prefix(raw)
         except ProtocolError as error:
             raise ProtocolError(
                 f"{self.address}: {error}; give a node's lane, or grpc://HOST:PORT for gRPC"
@@ -79,15 +98,9 @@ class Connection:
     def fill(self, view: memoryview) -> None:
         """Receive exactly as many bytes as the view has."""
         while view:
-            try:
+            with self._patience():
                 count = self._sock.recv_into(view, len(view), socket.MSG_WAITALL)
-            except BlockingIOError as error:
-                raise NodeUnavailable(f"node {self.address} is silent") from error
-            except OSError as error:
-                raise HungUp(f"node {self.address} hung up: {error}") from error
-            if count == 0:
-                raise HungUp(f"node {self.address} hung up in mid-answer")
-            self.heard = True
+            self._hear(count)
             view = view[count:]
 
     def idle(self) -> bool:
@@ -107,19 +120,61 @@ class Connection:
 
     def close(self) -> None:
         self._sock.close()
+        self.close_files()
+
+    def close_files(self) -> None:
+        """Done with the files of the last frame."""
+        while self.files:
+            os.close(self.files.pop())
 
     def _receive(self, count_bytes: int) -> bytes:
         data = bytearray(count_bytes)
         self.fill(memoryview(data))
         return bytes(data)
 
+    def _receive_with_files(self, count_bytes: int) -> bytes:
+        """The beginning of a frame: descriptors travel with its first byte."""
+        data = b""
+        while len(data) < count_bytes:
+            with self._patience():
+                piece, told, flags, _ = self._sock.recvmsg(
+                    count_bytes - len(data), _FILES_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            for level, kind, raw in told:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self.files += memoryview(raw[: len(raw) // 4 * 4]).cast("i")
+            self._hear(len(piece))
+            if flags & socket.MSG_CTRUNC:
+                raise ShortOfFiles(
+                    f"node {self.address} passes more files than this process may open: raise its"
+                    " limit (ulimit -n)"
+                )
+            data += piece
+        return data
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError as error:
+            raise NodeUnavailable(f"node {self.address} is silent") from error
+        except OSError as error:
+            raise HungUp(f"node {self.address} hung up: {error}") from error
+
+    def _hear(self, count_bytes: int) -> None:
+        if count_bytes == 0:
+            raise HungUp(f"node {self.address} hung up in mid-answer")
+        self.heard = True
+
     @staticmethod
     def _connected(address: str, config: ClientConfig) -> socket.socket:
         limit_s = config.connect_timeout_ms / 1000
         try:
+            if is_local(address):
+                return _connected_to_path(socket_path(address), config.connect_timeout_ms)
             sock = socket.create_connection(split_address(address), timeout=limit_s)
         except (OSError, UnicodeError) as error:
-            raise NodeUnavailable(f"node {address} cannot be reached: {error}") from error
+            raise NotReached(f"node {address} cannot be reached: {error}") from error
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A host that is gone is noticed by what it does not acknowledge: requests, and the probes
@@ -131,6 +186,22 @@ class Connection:
         return sock
 
     def _limit(self, silence_ms: int) -> None:
-        limit = _TIMEVAL.pack(silence_ms // 1000, silence_ms % 1000 * 1000)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._sock.setsockopt(socket.SOL_SOCKET, option, limit)
+        _limit(self._sock, silence_ms)
+
+
+def _limit(sock: socket.socket, silence_ms: int) -> None:
+    limit = _TIMEVAL.pack(silence_ms // 1000, silence_ms % 1000 * 1000)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+def _connected_to_path(path: str, limit_ms: int) -> socket.socket:
+    """The kernel's own limit, and not Python's: that one fails at once when many connect."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        _limit(sock, limit_ms)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -40,6 +40,13 @@ class Target(Protocol):
     def view(self, start: int, length_bytes: int) -> memoryview:
         """The room for bytes `[start, start + length_bytes)` of the object."""
 
+    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> memoryview | None:
+        """Show bytes of an open file, from `offset` on, as those of the object from `start` on.
+
+        A view of them in place, all of them there; None: copy them into `view`. Raises OSError if
+        the file cannot be read, after which `view` makes the room anew.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from cachesvc.core.errors import CacheError, NodeUnavailable, Retry, Unauthentic
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import Geometry
 from cachesvc_client import forks, rpc
-from cachesvc_client.config import ClientConfig
+from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.drive import Crew, run
 from cachesvc_client.effects import Ask, AskOrigin, Effect, Reply, Steps, Together
 from cachesvc_client.fallback import Fallback
@@ -146,9 +147,11 @@ class Engine:
             raise type(self._down[2])(str(self._down[2]))
         why: CacheError = NodeUnavailable("no endpoint is known in this process")
         random.shuffle(self._endpoints)
+        self._endpoints.sort(key=is_local, reverse=True)
         for address in self._endpoints:
             try:
                 self._adopt(self._transport.hello(address))
+                self._greet_locals(address)
                 return
             except CacheError as error:
                 if error.retry is Retry.NEVER and not isinstance(error, Unauthenticated):
@@ -159,6 +162,13 @@ class Engine:
             pause_s = min(self._down[1] * 2, self.config.eject_max_ms / 1000)
         self._down = time.monotonic() + pause_s, pause_s, why
         raise why
+
+    def _greet_locals(self, greeted: str) -> None:
+        """Learn who is behind the other Unix sockets of this host, as far as anybody is."""
+        for address in self._endpoints:
+            if is_local(address) and address != greeted:
+                with suppress(CacheError):
+                    self._transport.hello(address)
 
     def _adopt(self, welcome: Welcome) -> None:
         self.router.adopt(welcome.table, welcome.geometry, welcome.vnodes_per_weight)

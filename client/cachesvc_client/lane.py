@@ -1,4 +1,4 @@
-"""The TCP lane: requests over pooled connections, bytes straight into the target.
+"""The TCP and Unix lanes: requests over pooled connections, bytes straight into the target.
 
 Rules
 - An idle connection is used again, last one first; whatever happens on it while idle, it is closed.
@@ -7,6 +7,8 @@ Rules
   replaced by a fresh one, once and for free: the node may have been restarted.
 - An answer that the node cut short is CorruptAnswer and not NodeUnavailable: a node does that when
   a block file turns out to be damaged while it is sent, and then has mended it.
+- A member whose Unix socket is known is asked through it; while nobody accepts there, or somebody
+  else does, over TCP. Large answers then come as files, which are closed whatever comes of them.
 
 Story: `ask` takes a connection, sends, and feeds frames to a Receipt, which says where the bytes go
 and whether they are right.
@@ -14,16 +16,20 @@ and whether they are right.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from threading import Lock
 
 from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.wire import codec
+from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind
 from cachesvc.wire.v1 import cache_pb2
-from cachesvc_client.config import ClientConfig
-from cachesvc_client.connection import Connection, HungUp
+from cachesvc_client import passed
+from cachesvc_client.config import ClientConfig, is_local
+from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFiles
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome
 from cachesvc_client.receipt import Receipt
@@ -36,6 +42,7 @@ class Lane:
         self._config = config
         self._idle: dict[str, list[Connection]] = {}
         self._busy: set[Connection] = set()
+        self._local: dict[str, str] = {}  # unix:// endpoints by the id of the node behind them
         self._lock = Lock()
         self._closed = False
 
@@ -45,17 +52,39 @@ class Lane:
         Raises: NodeUnavailable, ProtocolError, Unauthenticated.
         """
         connection = self._fresh(address)
+        if connection.local:
+            self._local[connection.welcome.node_id] = address
         self._give(connection)
         return connection.welcome
 
     def address_of(self, member: Member) -> str:
-        return member.lane_address
+        return self._local.get(member.node_id, member.lane_address)
 
     def ask(
         self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
     ) -> Reply:
         """The contract of effects.Ask."""
-        address = member.lane_address
+        local = self._local.get(member.node_id)
+        if local is not None:
+            try:
+                return self._ask(local, member, request, target, epoch)
+            except NotReached:
+                pass  # it may have moved, and its member be up all the same
+            except ShortOfFiles:
+                return self._ask(local, member, request, target, epoch, passing=False)
+        return self._ask(member.lane_address, member, request, target, epoch)
+
+    def _ask(
+        self,
+        address: str,
+        member: Member,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        epoch: int,
+        passing: bool = True,
+    ) -> Reply:
+        if passing and is_local(address) and isinstance(request, ReadRequest):
+            request = replace(request, descriptors=passed.worth(request))
         connection = self._take(address)
         if connection is not None:
             try:
@@ -64,7 +93,12 @@ class Lane:
                 if connection.heard:
                     raise
                 self._drop_idle(address)
-        return self._talk(self._fresh(address), request, target, epoch)
+        connection = self._fresh(address)
+        if connection.local and connection.welcome.node_id != member.node_id:
+            self._local.pop(member.node_id, None)
+            self._give(connection)
+            raise NotReached(f"node {member.node_id} is no longer behind {address}")
+        return self._talk(connection, request, target, epoch)
 
     def close(self) -> None:
         """Close everything; requests under way fail with NodeUnavailable."""
@@ -123,6 +157,7 @@ class Lane:
         connection.send(Kind.READ, codec.pack_read(request, epoch))
         page_bytes = connection.welcome.geometry.page_bytes
         receipt = Receipt(request, target, page_bytes, f"node {connection.address}")
+        wrong: list[tuple[int, int]] = []
         while True:
             prefix, header = connection.frame()
             if prefix.kind is not Kind.READ_ANSWER:
@@ -130,13 +165,42 @@ class Lane:
             message = codec.parse(cache_pb2.ReadHeader, header)
             connection.clean = bool(message.error.code) and not prefix.body_bytes
             head = codec.unpack_read_head(request.name, message)
-            for segment, view in receipt.take(head, prefix.body_bytes):
-                connection.fill(view)
-                receipt.check(segment, view)
+            if connection.files:
+                wrong += self._accept(connection, receipt, head, prefix.body_bytes, target)
+            else:
+                for segment, view in receipt.take(head, prefix.body_bytes):
+                    connection.fill(view)
+                    receipt.check(segment, view)
             if head.last:
                 reply = receipt.reply()
                 connection.clean = True
+                if wrong:
+                    again = replace(
+                        request, ranges=tuple(wrong), version=reply.version,
+                        verify=True, descriptors=False,
+                    )  # fmt: skip
+                    sources = Counter(self._read(connection, again, target, epoch).sources)
+                    reply = replace(reply, sources=sources + Counter(reply.sources))
                 return reply
+
+    @staticmethod
+    def _accept(
+        connection: Connection, receipt: Receipt, head: ReadHead, body_bytes: int, target: Target
+    ) -> list[tuple[int, int]]:
+        """Take segments whose bytes stand in files that came with the frame; the ranges of those
+        that are not right: the node is to check them, and to send bytes.
+        """
+        wrong = []
+        files, page_bytes = connection.files, connection.welcome.geometry.page_bytes
+        for segment in receipt.take_files(head, body_bytes, len(files)):
+            assert segment.descriptor is not None, "the receipt has looked"
+            file = files[segment.descriptor]
+            if passed.accept(segment, file, target, page_bytes, receipt.size_bytes):
+                receipt.settle(segment, right=True)
+            else:
+                wrong.append((segment.start, segment.start + segment.length_bytes))
+        connection.close_files()
+        return wrong
 
     # -- the pool
 
@@ -165,6 +229,7 @@ class Lane:
 
     def _give(self, connection: Connection) -> None:
         """Done with it: keep it if it can be used again."""
+        connection.close_files()
         with self._lock:
             self._busy.discard(connection)
             kept = self._idle.setdefault(connection.address, [])

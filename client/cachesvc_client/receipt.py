@@ -7,8 +7,9 @@ Rules
 - Every byte is held to its checksums (`check`); only a bypass that was asked for comes without.
 
 Story: a lane makes a Receipt for each request. For every header, `take` says where the bytes of its
-segments go; the lane receives them there and calls `check`; after the last header, `reply` is what
-the driver sends back. Pure: the lanes and the simulator share it.
+segments go; the lane receives them there and calls `check`. Where files were passed instead, it is
+`take_files` and `settle`. After the last header, `reply` is what the driver sends back. Pure: the
+lanes and the simulator share it.
 """
 
 from __future__ import annotations
@@ -68,6 +69,38 @@ class Receipt:
             ProtocolError: the header is none that may come now.
             ObjectChanged: a bypass answers with another version than was named.
         """
+        if any(one.descriptor is not None for one in head.segments):
+            raise self._wrong("speaks of files that it does not pass")
+        self._take(head, body_bytes)
+        places = [(one, self._place(one)) for one in head.segments]
+        self._last = head.last
+        return places
+
+    def take_files(self, head: ReadHead, body_bytes: int, file_count: int) -> list[SegmentHead]:
+        """The header's segments, in order, whose bytes stand in the files that were passed with it.
+
+        Raises:
+            ProtocolError: the header is none that may come now.
+        """
+        if not self._request.descriptors:
+            raise self._wrong("passes files that nobody asked for")
+        self._take(head, body_bytes)
+        for one in head.segments:
+            if one.descriptor is None or one.descriptor >= file_count:
+                raise self._wrong(f"names no file, or one beyond the {file_count} that it passes")
+            if one.file_offset < one.start % self._page_bytes or one.file_offset > 1 << 60:
+                raise self._wrong(f"has bytes at {one.start} from byte {one.file_offset} of a file")
+            self._advance(one)
+        self._last = head.last
+        return list(head.segments)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the object, once its version is known."""
+        assert self._version is not None, "no version was named yet"
+        return self._version.size_bytes
+
+    def _take(self, head: ReadHead, body_bytes: int) -> None:
         if self._last:
             raise self._wrong("goes on after its end")
         if body_bytes != head.body_bytes:
@@ -79,9 +112,6 @@ class Receipt:
             self._begin(head.version, head.fresh_for_s)
         if head.segments and self._version is None:
             raise self._wrong("sends bytes of no version")
-        places = [(one, self._place(one)) for one in head.segments]
-        self._last = head.last
-        return places
 
     def check(self, head: SegmentHead, data: memoryview) -> None:
         """The bytes of a segment have come.
@@ -89,7 +119,15 @@ class Receipt:
         Raises:
             CorruptAnswer: they are not what was sent.
         """
-        if not check(head, data, self._page_bytes):
+        self.settle(head, right=check(head, data, self._page_bytes))
+
+    def settle(self, head: SegmentHead, *, right: bool) -> None:
+        """The bytes of a segment are where they belong, and are right or not.
+
+        Raises:
+            CorruptAnswer: they are not.
+        """
+        if not right:
             raise CorruptAnswer(
                 f"{self._request.name}: bytes [{head.start}, {head.start + head.length_bytes}) from"
                 f" {self._who} ({head.source.name.lower()}) do not match their checksum"
@@ -129,17 +167,19 @@ class Receipt:
         self._next_range()
 
     def _place(self, head: SegmentHead) -> memoryview:
+        self._advance(head)
+        return self._target.view(head.start, head.length_bytes)
+
+    def _advance(self, head: SegmentHead) -> None:
         if head.source is Source.BYPASS and not self._request.bypass:
             raise self._wrong("sends unchecked bytes without being asked for them")
         if self._complete or head.start != self._position:
             raise self._wrong(f"has bytes at {head.start} where {self._position} is next")
         if head.start + head.length_bytes > self._end:
             raise self._wrong(f"has {head.length_bytes} bytes at {head.start}, beyond {self._end}")
-        view = self._target.view(head.start, head.length_bytes)
         self._position += head.length_bytes
         if self._position == self._end:
             self._next_range()
-        return view
 
     def _next_range(self) -> None:
         for one in self._ranges:

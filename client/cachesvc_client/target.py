@@ -89,6 +89,9 @@ class Room:
                 return view
         raise ProtocolError(f"bytes [{start}, {start + length_bytes}) were not asked for")
 
+    def lay(self, *_where: int) -> memoryview | None:
+        return None
+
     def result(self, start: int, end: int) -> bytes:
         """Bytes `[start, end)`, within one span and the object, once the read is over."""
         if start == end:

@@ -316,12 +316,14 @@ def test_a_read_request_survives_the_wire(
 ) -> None:
     if version is not None:
         version = ObjectVersion(name, version.etag, version.size_bytes, version.last_modified_ms)
-    request = ReadRequest(name, tuple(wanted), version, age, verify, bypass=len(wanted) == 1)
+    request = ReadRequest(name, tuple(wanted), version, age, verify, len(wanted) == 1, verify)
     message = codec.parse(cache_pb2.ReadRequest, codec.pack_read(request, epoch))
     back = codec.unpack_read(message)
     assert same_age(back.max_age_s, age)
     assert (back.name, back.ranges, back.version) == (name, request.ranges, version)
     assert (back.verify, back.bypass, message.epoch) == (verify, request.bypass, epoch)
+    assert not back.descriptors, "only a lane that can pass them believes that they are wanted"
+    assert codec.unpack_read(message, passing=True).descriptors == verify
 
 
 @FUZZ
@@ -333,6 +335,8 @@ def test_a_read_request_survives_the_wire(
             st.integers(0, MAX_BODY_BYTES),
             st.sampled_from(Source),
             st.binary(max_size=64),
+            st.none() | st.integers(0, 252),
+            st.integers(0, MAX_OBJECT_BYTES),
         ),
         max_size=5,
     ),
@@ -355,7 +359,8 @@ def test_a_read_head_survives_the_wire(
     message = codec.parse(cache_pb2.ReadHeader, raw)
     assert codec.unpack_read_head(NAME, message) == head
     assert message.cacheable == (version is not None and version.cacheable)
-    assert head.body_bytes == sum(one.length_bytes for one in segments)
+    in_body = [one for one in segments if one.descriptor is None]
+    assert head.body_bytes == sum(one.length_bytes for one in in_body)
 
 
 @given(versions, st.sampled_from([0.0, 0.5, 10.0]), epochs)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -32,6 +32,7 @@ from cachesvc.origin.memory import Fault, MemoryOrigin
 from cachesvc.reader import Reader
 from cachesvc.service import GrpcService
 from cachesvc.store import Store
+from cachesvc.unix import open_door
 from cachesvc.versions import Versions
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
@@ -125,7 +126,7 @@ class InProcessNode:
         return self.runner.run(work)
 
     def blocks(self, version: ObjectVersion) -> list[BlockRef]:
-        return blocks_of(version, GEOMETRY)
+        return blocks_of(version, self.reader.geometry)
 
     def path_of(self, block: BlockRef) -> Path:
         return self.directory / "blocks" / block.id.hex()[:2] / f"{block.id.hex()}.block"
@@ -157,7 +158,11 @@ def running(
     capacity_bytes: int = 1 << 30,
     stall_s: float = 60.0,
     revalidate_s: float = 3600.0,
+    unix: Path | None = None,
+    geometry: Geometry = GEOMETRY,
 ) -> Iterator[InProcessNode]:
+    exits = ExitStack()
+    door = None if unix is None else exits.enter_context(open_door(unix))
     runner = LoopThread()
     disk = NvmeDisk(directory)
     metrics = Metrics()
@@ -167,15 +172,15 @@ def running(
     async def begin() -> InProcessNode:
         origin = HeldOrigin(chunk_bytes=64 << 10)
         hop = runner.loop.call_soon_threadsafe
-        coalescer = Coalescer(origin, store, metrics, hop, write_bytes=128 << 10)
+        coalescer = Coalescer(origin, store, metrics, hop, write_bytes=geometry.extent_min_bytes)
         versions = Versions(origin, revalidate_s)
-        reader = Reader(origin, store, coalescer, versions, metrics, GEOMETRY)
+        reader = Reader(origin, store, coalescer, versions, metrics, geometry)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         me = Member("node-1", f"127.0.0.1:{port}", "127.0.0.1:1", 1)
-        cluster = Cluster(me, GEOMETRY, token)
+        cluster = Cluster(me, geometry, token)
         lane = LaneServer(reader, cluster, metrics, threads=2, stall_s=stall_s)
-        lane.start(listener)
+        lane.start(listener, door)
         service = GrpcService(reader, cluster, stall_s=stall_s)
         (grpc_port,) = free_ports(1)
         service.start(f"127.0.0.1:{grpc_port}")
@@ -201,6 +206,7 @@ def running(
         runner.close()
         store.close()
         disk.close()
+        exits.close()
     assert runner.complaints == []
     assert open_below(directory) == []
 

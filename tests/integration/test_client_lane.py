@@ -489,7 +489,9 @@ def test_making_a_client_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CACHESVC_ENDPOINT")
     for endpoint, problem in [
         (None, "CACHESVC_ENDPOINT"),
-        ("unix:///run/x", "unix:// is not supported"),
+        ("unix://run/x", "absolute path"),
+        ("unix:///" + "x" * 107, "108 bytes, 107 is the most"),
+        ("grpc://unix:///run/x", "grpc://"),
         ("h:x", "port"),
         ("http://h:1", "grpc://"),
     ]:

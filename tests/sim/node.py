@@ -3,7 +3,9 @@ without sockets.
 
 Rules
 - The lane does what cachesvc/lane.py does: `hit` first, else `read`; for each segment a header,
-  then the bytes, taken from their file as late as they are sent. All messages go through the codec.
+  then the bytes, taken from their file as late as they are sent. Some reads are answered by files,
+  as on the Unix lane, and sent as the bytes that their client would see. All messages go through
+  the codec.
 - A crash ends every task of the node at once and leaves only the files. A node that comes back
   recovers step by step while it serves.
 - What a node may never do is held against it here: an InternalError, a ProtocolError, Overloaded
@@ -21,12 +23,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachesvc.answer import FilePart, Segment, take
 from cachesvc.aside import Held
 from cachesvc.coalescer import Coalescer
+from cachesvc.core.blocks import cuts
 from cachesvc.core.errors import CacheError, InternalError, Overloaded, ProtocolError
+from cachesvc.core.format import checksum
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
 Item = tuple[bytes, int] | bytes  # a header and how many body bytes follow it; or body bytes
 
+FILES_EVERY = 5  # which reads are answered as on the Unix lane
 MOST_ITEMS = 4  # how much the wire holds
 
 
@@ -161,6 +167,7 @@ class SimNode:
         """Start on what the disks hold."""
         assert not self.alive
         setup, loop = self.world.setup, self.world.loop
+        self._read_count = 0
         self.metrics = Metrics()
         self.disks = [
             SimDisk(f"{self.node_id}.{number}", files, self.violate)
@@ -330,6 +337,9 @@ class SimNode:
 
     async def _read(self, channel: Channel, raw: bytes) -> None:
         request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, raw))
+        self._read_count += 1
+        if self._read_count % FILES_EVERY == 0 and not request.verify:
+            request = replace(request, descriptors=True)
         answer = self.reader.hit(request)
         if answer is None:
             channel.patient = True
@@ -341,6 +351,8 @@ class SimNode:
                 channel.patient = answer.more is not None
                 segment = await take(answer)
                 channel.patient = False
+                if segment is not None and segment.file_offset is not None:
+                    segment = self._unpassed(segment, segment.file_offset)
                 head = ReadHead(
                     () if segment is None else (_head_of(segment),),
                     version,
@@ -361,6 +373,31 @@ class SimNode:
                     segment.close()
         finally:
             await answer.aclose()
+
+    def _unpassed(self, segment: Segment, offset: int) -> Segment:
+        """A passed file as the bytes that its client sees. Of a page that is cut, it checks the
+        whole: if that is wrong, the checksum sent here is too.
+        """
+        self.world.count("passed as a file")
+        pin, end = segment.pin, offset + segment.length_bytes
+        assert pin is not None
+        page_bytes = pin.held.trailer.block.geometry.page_bytes
+        first_page, sums = offset // page_bytes, b""
+        try:
+            for start, beyond in cuts(offset, end, page_bytes):
+                page = start // page_bytes
+                told = segment.checksums[8 * (page - first_page) : 8 * (page - first_page + 1)]
+                assert told == pin.checksums(page, page + 1)
+                data = pin.page(page)
+                if data is not None:
+                    told = checksum(data[start - page * page_bytes : beyond - page * page_bytes])
+                sums += told
+        except OSError as error:
+            self.reader.broken(pin, error)
+            segment.close()
+            raise ConnectionError("the file could not be passed") from error
+        part = FilePart(pin, offset, segment.length_bytes)
+        return replace(segment, checksums=sums, parts=[part], file_offset=None)
 
     async def _body(self, channel: Channel, segment: Segment) -> None:
         rng = self.world.rng

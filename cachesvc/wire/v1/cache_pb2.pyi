@@ -191,6 +191,7 @@ class ReadRequest(_message.Message):
     VERIFY_FIELD_NUMBER: _builtins.int
     BYPASS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DESCRIPTORS_FIELD_NUMBER: _builtins.int
     max_age_plus_one_ms: _builtins.int
     """as in StatRequest; only where version is absent"""
     verify: _builtins.bool
@@ -198,6 +199,8 @@ class ReadRequest(_message.Message):
     bypass: _builtins.bool
     """One single origin GET over the one range given, stored nowhere."""
     epoch: _builtins.int
+    descriptors: _builtins.bool
+    """Unix lane only, elsewhere ignored: answer with descriptors of block files instead of bytes, as far as they are stored."""
     @_builtins.property
     def object(self) -> Global___ObjectName: ...
     @_builtins.property
@@ -216,10 +219,11 @@ class ReadRequest(_message.Message):
         verify: _builtins.bool = ...,
         bypass: _builtins.bool = ...,
         epoch: _builtins.int = ...,
+        descriptors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass", b"bypass", "epoch", b"epoch", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass", b"bypass", "descriptors", b"descriptors", "epoch", b"epoch", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,7 +231,7 @@ Global___ReadRequest: _TypeAlias = ReadRequest  # noqa: Y015
 
 @_typing.final
 class Segment(_message.Message):
-    """The description of adjacent bytes that stand in the body."""
+    """The description of adjacent bytes that stand in the body, or in a file that is passed beside the frame."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,6 +239,8 @@ class Segment(_message.Message):
     LENGTH_BYTES_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     CHECKSUMS_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_PLUS_ONE_FIELD_NUMBER: _builtins.int
+    FILE_OFFSET_FIELD_NUMBER: _builtins.int
     start: _builtins.int
     """offset in the object"""
     length_bytes: _builtins.int
@@ -243,6 +249,12 @@ class Segment(_message.Message):
     """xxh3-64, little endian, 8 bytes each: one for every piece of the segment cut at page borders (the first and the
     last piece may be shorter than a page). Empty on a bypass.
     """
+    descriptor_plus_one: _builtins.int
+    """Not 0: no bytes in the body; they stand in the file of descriptor number descriptor_plus_one - 1 of those passed with
+    the frame, from file_offset on. checksums are then of all whole pages that the segment touches, and the answer
+    vouches for no other byte of the file.
+    """
+    file_offset: _builtins.int
     def __init__(
         self,
         *,
@@ -250,10 +262,12 @@ class Segment(_message.Message):
         length_bytes: _builtins.int = ...,
         source: Global___Source.ValueType = ...,
         checksums: _builtins.bytes = ...,
+        descriptor_plus_one: _builtins.int = ...,
+        file_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "length_bytes", b"length_bytes", "source", b"source", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "descriptor_plus_one", b"descriptor_plus_one", "file_offset", b"file_offset", "length_bytes", b"length_bytes", "source", b"source", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

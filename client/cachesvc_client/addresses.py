@@ -1,0 +1,107 @@
+"""Addresses of this process, and what is laid over them: system calls that `mmap` does not offer.
+
+Story: a Region reserves its addresses once, as one anonymous mapping that can only be read. Over
+it, files are laid (`lay`) and room is made for what is received (`open_up`); at the end all of it
+can only be read again (`seal`). Linux only.
+
+Rules: addresses that are given here are within a reservation that the caller keeps; starts are
+multiples of PAGE_BYTES wherever something is laid. Every failure is an OSError, errno intact.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from functools import cache
+from typing import Any
+
+PAGE_BYTES = mmap.PAGESIZE
+MAP_NORESERVE = 0x4000
+_MAP_FIXED = 0x10
+MADV_POPULATE_READ = 22
+_SIMPLE = 0  # PyBUF_SIMPLE
+
+
+class _Buffer(ctypes.Structure):
+    """Py_buffer, which has kept its layout since Python 3.0."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (address, size, number, number, number, ctypes.c_long)
+    libc.mprotect.argtypes = libc.madvise.argtypes = (address, size, number)
+    return libc
+
+
+def address_of(buffer: Any) -> int:
+    """Where a buffer begins, also one that can only be read. The caller keeps it."""
+    found = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(found), _SIMPLE)
+    address: int = found.buf
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
+    return address
+
+
+def writable(address: int, length_bytes: int) -> memoryview:
+    """The memory there as a writable view; whoever writes has it opened up before."""
+    return memoryview((ctypes.c_char * length_bytes).from_address(address)).cast("B")
+
+
+def lay(address: int, length_bytes: int, file: int, offset: int) -> None:
+    """Show a part of a file there, shared with all who map it, to be read only."""
+    _map(address, length_bytes, mmap.PROT_READ, mmap.MAP_SHARED, file, offset)
+
+
+def open_up(address: int, length_bytes: int) -> None:
+    """Make room that can be written, empty but for the pages at both ends, which others share.
+
+    Raises: PermissionError where such a page is a file's.
+    """
+    end = address + length_bytes
+    inner, beyond = -(-address // PAGE_BYTES) * PAGE_BYTES, end // PAGE_BYTES * PAGE_BYTES
+    if inner < beyond:
+        kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        _map(inner, beyond - inner, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+    for edge in {address // PAGE_BYTES * PAGE_BYTES, beyond}:
+        if edge < end and not inner <= edge < beyond:
+            _protect(edge, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def seal(address: int, length_bytes: int) -> None:
+    """All of it can only be read from now on."""
+    _protect(address, length_bytes, mmap.PROT_READ)
+
+
+def bring_in(address: int, length_bytes: int) -> None:
+    """Have all pages there, now, where a failing disk is an OSError and not a signal.
+
+    Raises: OSError: EINVAL where the kernel is older than 5.14; EFAULT, EHWPOISON, EIO where the
+    file is shorter, or cannot be read.
+    """
+    _check(_libc().madvise(address, length_bytes, MADV_POPULATE_READ))
+
+
+def _map(address: int, length_bytes: int, access: int, kind: int, file: int, offset: int) -> None:
+    flags = kind | _MAP_FIXED
+    _check(0 if _libc().mmap(address, length_bytes, access, flags, file, offset) == address else -1)
+
+
+def _protect(address: int, length_bytes: int, access: int) -> None:
+    _check(_libc().mprotect(address, length_bytes, access))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

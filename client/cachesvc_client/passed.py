@@ -1,0 +1,90 @@
+"""Bytes that stand in a file which a node of this host has passed: shown in place, or copied.
+
+Rules
+- A segment vouches for its own range and no more: beside it the file may have holes. Its checksums
+  are of all whole pages that it touches, so a page that belongs to it in part is read as a whole to
+  be checked.
+- A file that is shorter than it should be, or cannot be read, is as wrong as a checksum that does
+  not match: the bytes are asked for again.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import unpack
+
+from xxhash import xxh3_64_intdigest
+
+from cachesvc.core.blocks import cuts
+from cachesvc.core.errors import CacheError
+from cachesvc.core.format import CHECKSUM_BYTES
+from cachesvc.core.request import ReadRequest
+from cachesvc.wire.codec import END_OF_OBJECT, SegmentHead
+from cachesvc_client.effects import Target
+
+_WORTH_BYTES = 64 << 10  # below, bytes in the frame are quicker than a file beside it
+_COPY_BYTES = 1 << 20  # copied at a time, and checked while a processor's cache still has it
+
+
+def worth(request: ReadRequest) -> bool:
+    """Whether the answer should come as files: not a small one, nor what the node must check."""
+    if request.verify or request.bypass:
+        return False
+    wanted_bytes = sum((END_OF_OBJECT if end is None else end) - s for s, end in request.ranges)
+    return wanted_bytes >= _WORTH_BYTES * len(request.ranges)
+
+
+def accept(head: SegmentHead, file: int, target: Target, page_bytes: int, size_bytes: int) -> bool:
+    """Bring a segment where the target wants it; whether it is what its checksums say.
+
+    size_bytes: of the object, whose last page may be short.
+    """
+    start, end = head.start, head.start + head.length_bytes
+    first, beyond = start - start % page_bytes, -(-end // page_bytes) * page_bytes
+    pages = list(cuts(first, min(beyond, size_bytes), page_bytes))
+    if len(head.checksums) != len(pages) * CHECKSUM_BYTES or end > size_bytes:
+        return False
+    sums = unpack(f"<{len(pages)}Q", head.checksums)
+    try:
+        view = target.lay(file, head.file_offset, start, head.length_bytes)
+        if view is not None:
+            return _right(head, file, view, pages, sums)
+        view = target.view(start, head.length_bytes)
+        step = max(1, _COPY_BYTES // page_bytes)
+        for number in range(0, len(pages), step):
+            some = pages[number : number + step]
+            _copy(head, file, view, max(some[0][0], start), min(some[-1][1], end))
+            if not _right(head, file, view, some, sums[number : number + step]):
+                return False
+        return True
+    except CacheError:
+        raise
+    except OSError:
+        return False
+
+
+def _copy(head: SegmentHead, file: int, view: memoryview, start: int, end: int) -> None:
+    while start < end:
+        room = view[start - head.start : end - head.start]
+        count = os.preadv(file, [room], head.file_offset + start - head.start)
+        if count == 0:
+            raise OSError("the file is shorter than it should be")
+        start += count
+
+
+def _right(
+    head: SegmentHead,
+    file: int,
+    view: memoryview,
+    pages: list[tuple[int, int]],
+    sums: tuple[int, ...],
+) -> bool:
+    end = head.start + head.length_bytes
+    for (first, beyond), wanted in zip(pages, sums, strict=True):
+        if first >= head.start and beyond <= end:
+            data: memoryview | bytes = view[first - head.start : beyond - head.start]
+        else:
+            data = os.pread(file, beyond - first, head.file_offset + first - head.start)
+        if xxh3_64_intdigest(data) != wanted:
+            return False
+    return True
