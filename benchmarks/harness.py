@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.job import MIB
 from cachesvc.devorigin.ports import free_ports
+
+__all__ = [
+    "ENVIRONMENT", "MIB", "Figure", "RunningNode", "cachesvc", "children", "cpu_seconds",
+    "dev_origin", "interleaved", "node", "process", "ratios", "timed",
+]  # fmt: skip
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
@@ -25,7 +31,6 @@ ENVIRONMENT = {
     "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""The marks: which ratio of which figures, what it has to be, and whether it was reached.
+
+Rules: a ratio compares values of the same round; its median counts. A mark whose figures are
+missing is not reached and not missed: it says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks import hot_big, hot_small
+from benchmarks.catalog import (
+    ARRAY,
+    GRPC,
+    LANE,
+    LANE_RAW,
+    NGINX_RAW,
+    REGION,
+    REGION_IN_PLACE,
+    SYSTEMS,
+)  # fmt: skip
+from benchmarks.harness import Figure
+from benchmarks.measure import Outcome
+
+Values = Sequence[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One line of the marks. found: the ratio, or the value; None: not measured."""
+
+    what: str
+    wanted: str
+    found: Figure | None
+    reached: bool | None
+    remark: str = ""
+
+
+class Found:
+    """The outcomes of a run, and the figures of the benchmarks that are not tables."""
+
+    def __init__(self, outcomes: Mapping[str, Outcome], figures: Mapping[str, object]) -> None:
+        self.outcomes = outcomes
+        self.figures = figures
+
+    def values(self, workload: str, case: str, system: str, figure: str) -> Values:
+        outcome = self.outcomes.get(workload)
+        return outcome.values(case, system, figure) if outcome else None
+
+    def figure(self, benchmark: str, name: str) -> Figure | None:
+        """A figure that a benchmark printed itself."""
+        table = self.figures.get(benchmark)
+        value = table.get(name) if isinstance(table, dict) else None
+        return Figure(**value) if isinstance(value, dict) else None
+
+    def reason(self, workload: str, *systems: str) -> str:
+        outcome = self.outcomes.get(workload)
+        if outcome is None:
+            return f"{workload} was not run"
+        reasons = [why for name, why in outcome.skipped.items() if name.startswith(systems)]
+        return "; ".join(dict.fromkeys(reasons)) or "not measured"
+
+
+def _ratio(ours: Values, theirs: Values) -> Figure | None:
+    if not ours or not theirs or len(ours) != len(theirs):
+        return None
+    return Figure.of([a / b if b else float("inf") for a, b in zip(ours, theirs, strict=True)])
+
+
+def _mark(
+    what: str, bound: float, found: Figure | None, *, most: bool = False, why: str = ""
+) -> Mark:
+    wanted = f"at {'most' if most else 'least'} {bound:g}"
+    if found is None:
+        return Mark(what, wanted, None, None, why or "not measured")
+    reached = found.median <= bound if most else found.median >= bound
+    return Mark(what, wanted, found, reached, why)
+
+
+def _against(
+    found: Found, what: str, place: tuple[str, str, str], ours: str, theirs: str, bound: float,
+    most: bool = False,
+) -> Mark:  # fmt: skip
+    """place: workload, case, figure."""
+    workload, case, figure = place
+    ratio = _ratio(
+        found.values(workload, case, ours, figure), found.values(workload, case, theirs, figure)
+    )
+    why = "" if ratio else found.reason(workload, ours, theirs)
+    return _mark(what, bound, ratio, most=most, why=why)
+
+
+def _fastest(found: Found, workload: str, case: str, names: Sequence[str]) -> str:
+    """Of these systems the one with the highest median of GB/s; the first, if there is none."""
+    speeds = {name: found.values(workload, case, name, "GB/s") for name in names}
+    medians = {name: Figure.of(values).median for name, values in speeds.items() if values}
+    return max(medians, key=lambda name: medians[name]) if medians else names[0]
+
+
+def _hot(found: Found) -> list[Mark]:
+    big = ("hot-big", hot_big.case_name(1), "GB/s")
+    sockets = [one.name for one in SYSTEMS.values() if one.over_socket]
+    fastest = _fastest(found, *big[:2], sockets)
+    small = ("hot-small", hot_small.case_name(4, 1), "p50 us")
+    region_us = found.values(*small[:2], REGION, small[2])
+    return [
+        _against(found, "Region in place / array in place", big, REGION_IN_PLACE, ARRAY, 0.8),
+        _against(
+            found, f"Region in place / {fastest} (fastest over a socket)", big, REGION_IN_PLACE,
+            fastest, 8,
+        ),
+        _against(
+            found, "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s", big, LANE_RAW, NGINX_RAW, 1
+        ),
+        _against(
+            found, "TCP lane / nginx sendfile, raw client, 8 MiB, server CPU-s/GiB",
+            (*big[:2], "server CPU-s/GiB"), LANE_RAW, NGINX_RAW, 1.2, most=True,
+        ),
+        _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
+        _against(
+            found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
+            most=True,
+        ),
+        _mark(
+            "4 KiB from a Region, p50 us", 5, Figure.of(region_us) if region_us else None,
+            most=True, why="" if region_us else found.reason("hot-small", REGION),
+        ),
+    ]  # fmt: skip
+
+
+def _grpc(found: Found) -> list[Mark]:
+    speed = found.values("hot-big", hot_big.case_name(1), GRPC, "GB/s")
+    why = "" if speed else found.reason("hot-big", GRPC)
+    ratio = found.figure("grpc", "CacheClient / plain (mark: at least 2)")
+    return [
+        _mark("gRPC Read, 8 MiB, GB/s", 0.6, Figure.of(speed) if speed else None, why=why),
+        _mark(
+            "gRPC Read / plain protobuf messages", 2.5, ratio,
+            why="" if ratio else "grpc was not run",
+        ),
+    ]  # fmt: skip
+
+
+FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _grpc)
+
+
+def all_marks(found: Found) -> list[Mark]:
+    return [mark for family in FAMILIES for mark in family(found)]
