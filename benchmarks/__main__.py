@@ -22,7 +22,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import environment, fill, grpc_read, hot_big, hot_small, lane_nginx, restart
+from benchmarks import (
+    cold_fill,
+    environment,
+    fill,
+    grpc_read,
+    hot_big,
+    hot_small,
+    lane_nginx,
+    parquet,
+    restart,
+    safetensors_load,
+    stalled,
+    stampede,
+)
 from benchmarks.catalog import CEILINGS
 from benchmarks.environment import ROOT, Environment
 from benchmarks.harness import Figure
@@ -41,6 +54,12 @@ BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 WORKLOADS: dict[str, Callable[[Bench, Path], Outcome]] = {
     "hot-big": hot_big.run,
     "hot-small": hot_small.run,
+    "cold-fill": cold_fill.run,
+    "stampede": stampede.run,
+    "safetensors": safetensors_load.run,
+    "eight-processes": safetensors_load.run_eight,
+    "parquet": parquet.run,
+    "stalled": stalled.run,
 }
 ALL = [*WORKLOADS, *BENCHMARKS]
 _PANELS = (

@@ -7,9 +7,9 @@ missing is not reached and not missed: it says what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks import hot_big, hot_small
+from benchmarks import cold_fill, hot_big, hot_small, safetensors_load, stalled, stampede
 from benchmarks.catalog import (
     ARRAY,
     GRPC,
@@ -91,6 +91,17 @@ def _against(
     return _mark(what, bound, ratio, most=most, why=why)
 
 
+def _value(
+    found: Found, what: str, workload: str, case: str, system: str, figure: str, bound: float
+) -> Mark:
+    """A figure that may be this much at most, in every round."""
+    values = found.values(workload, case, system, figure)
+    if not values:
+        return _mark(what, bound, None, most=True, why=found.reason(workload, system))
+    mark = _mark(what, bound, Figure.of(values), most=True)
+    return replace(mark, reached=max(values) <= bound)
+
+
 def _fastest(found: Found, workload: str, case: str, names: Sequence[str]) -> str:
     """Of these systems the one with the highest median of GB/s; the first, if there is none."""
     speeds = {name: found.values(workload, case, name, "GB/s") for name in names}
@@ -142,7 +153,39 @@ def _grpc(found: Found) -> list[Mark]:
     ]  # fmt: skip
 
 
-FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _grpc)
+def _cold(found: Found) -> list[Mark]:
+    place = ("cold-fill", cold_fill.RANGES, "GB/s")
+    fastest = _fastest(found, *place[:2], [one.name for one in cold_fill.DIRECT])
+    whole = ("cold-fill", cold_fill.WHOLE, "GB/s")
+    once = found.values("stampede", stampede.CASE, LANE, "GETs per extent")
+    fetched = found.values("stampede", stampede.CASE, LANE, "origin bytes / object")
+    most = [max(pair) for pair in zip(once or (), fetched or (), strict=True)]
+    return [
+        _against(found, f"cold fill, CacheClient lane / {fastest} (fastest)", place, LANE, fastest,
+                 0.95),
+        _against(found, f"cold fill in one call, CacheClient lane / {cold_fill.DIRECT_WHOLE.name}",
+                 whole, LANE, cold_fill.DIRECT_WHOLE.name, 0.95),
+        _value(found, "cold fill, origin bytes / object", "cold-fill", cold_fill.RANGES, LANE,
+               "origin bytes / object", 1),
+        _mark("stampede, GETs per extent", 1, Figure.of(most) if most else None, most=True,
+              why="" if most else found.reason("stampede", LANE)),
+    ]  # fmt: skip
+
+
+def _memory(found: Found) -> list[Mark]:
+    lane = f"{LANE_RAW}, {stalled.BESIDE}"
+    p99 = ("stalled", stalled.CASE, "p99 us")
+    return [
+        _value(found, "eight processes, PSS together / weights, Region", "eight-processes",
+               safetensors_load.EIGHT, REGION_IN_PLACE, "PSS growth / weights", 1.1),
+        _value(found, "1,000 stalled readers, MiB more memory", "stalled", stalled.CASE, lane,
+               "server growth MiB", 64),
+        _against(found, "p99 beside 1,000 stalled readers / alone", p99, lane,
+                 f"{LANE_RAW}, {stalled.ALONE}", 1.2, most=True),
+    ]  # fmt: skip
+
+
+FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _grpc, _cold, _memory)
 
 
 def all_marks(found: Found) -> list[Mark]:

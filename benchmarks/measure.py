@@ -44,6 +44,10 @@ class Bench:
     rounds: int
     quick: bool
 
+    def numbers(self) -> range:
+        """The rounds, with -1 for the one that does not count; if quick, that one counts alone."""
+        return range(-1, 0 if self.quick else self.rounds)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -128,7 +132,7 @@ def measure(
             reader.hear()
         pids = [reader.child.pid for reader in readers]
         server_pids = server.pids() if server and server.pid else []
-        before = memory_of(pids)
+        before = memory_of([*pids, *server_pids])
         watcher = Watch(lambda: pids, lambda: server_pids)
         if watch:
             exits.enter_context(watcher)
@@ -137,9 +141,9 @@ def measure(
             reader.tell()
         found = [json.loads(reader.hear()) for reader in readers]
         cpu = cpu_seconds(server_pids) - cpu
-        held = memory_of(pids)
+        held = memory_of([*pids, *server_pids])
     figures = _together(found, cpu, bool(server_pids))
-    figures["client PSS growth MiB"] = held.pss_mib - before.pss_mib
+    figures["PSS growth MiB"] = held.pss_mib - before.pss_mib
     if watch:
         client, serving = watcher.peaks
         figures |= {"client RSS MiB": client.rss_mib, "client PSS MiB": client.pss_mib}
@@ -196,7 +200,7 @@ def run_case(
 ) -> None:
     """Measure the systems under these conditions, interleaved; adds to the outcome."""
     left = list(systems)
-    for number in range(-1, bench.rounds):
+    for number in bench.numbers():
         turn = max(0, number) % max(1, len(left))
         for system in left[turn:] + left[:turn]:
             server = servers.running.get(system.server)
@@ -209,7 +213,7 @@ def run_case(
                 outcome.cases.get(case.name, {}).pop(system.name, None)
                 left.remove(system)
                 continue
-            if number < 0:
+            if number < 0 and not bench.quick:
                 figures = {k: v for k, v in figures.items() if "SS MiB" in k}
             outcome.add(case.name, system.name, figures)
 

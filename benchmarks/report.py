@@ -19,7 +19,7 @@ from benchmarks.measure import Outcome
 
 _SHARES = dict(zip(("of copy", "of sendfile"), CEILINGS, strict=True))
 _WITH_RANGE = {"GB/s", "p50 us", "seconds", "load s"}
-_HIDDEN = {"reads", "client RSS MiB", "server RSS MiB", "client PSS growth MiB"}
+_HIDDEN = {"reads", "client RSS MiB", "server RSS MiB", "PSS growth MiB"}
 _MEMORY = {"client PSS MiB": "client RSS MiB", "server PSS MiB": "server RSS MiB"}
 
 Row = Mapping[str, Sequence[float]]
@@ -30,6 +30,8 @@ def number(value: float) -> str:
 
 
 def shown(figure: Figure) -> str:
+    if figure.lowest == figure.highest:
+        return number(figure.median)
     return f"{number(figure.median)} [{number(figure.lowest)}-{number(figure.highest)}]"
 
 
@@ -43,7 +45,9 @@ def _share(row: Row, ceiling: Row) -> str:
 
 def columns(rows: Mapping[str, Row]) -> list[str]:
     names = [name for row in rows.values() for name in row if name not in _HIDDEN]
-    found = sorted(dict.fromkeys(names), key=lambda name: name in _MEMORY)
+    found = sorted(dict.fromkeys(names), key=lambda name: (name in _MEMORY, name != "GB/s"))
+    if "GB/s" in found:
+        found = [name for name in found if name != "seconds"]
     if any(rows.get(ceiling, {}).get("GB/s") for ceiling in CEILINGS):
         found += _SHARES
     renamed = {old: old.replace("PSS", "RSS / PSS") for old in _MEMORY}
@@ -73,8 +77,9 @@ def cells(rows: Mapping[str, Row], system: str) -> list[str]:
 def print_outcome(console: Console, name: str, outcome: Outcome) -> None:
     for case, rows in outcome.cases.items():
         table = Table(title=f"{name}: {case}")
-        for column in ("system", *columns(rows)):
-            table.add_column(column, justify="left" if column == "system" else "right")
+        table.add_column("system", no_wrap=True)
+        for column in columns(rows):
+            table.add_column(column, justify="right")
         for system in rows:
             table.add_row(system, *cells(rows, system))
         console.print(table)

@@ -11,6 +11,7 @@ Names ending in "in place" do not deliver bytes elsewhere: they add them up wher
 from __future__ import annotations
 
 import ctypes
+import io
 import mmap
 import os
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def into_buffer(job: Job, read_into: Callable[[str, int, memoryview], object]) -
 
 def memory_copy(job: Job) -> Opener:
     """A copy within this process, out of memory that no cache of the processor holds."""
-    size_bytes = min(256 * MIB, job.object_bytes)
+    size_bytes = -(-min(256 * MIB, job.object_bytes) // MIB) * MIB
     source = bytearray(os.urandom(MIB)) * (size_bytes // MIB)
     room = ctypes.c_char * size_bytes
     pinned = room.from_buffer(source)
@@ -109,7 +110,7 @@ def client_unix(job: Job) -> Opener:
     return _client(job, "unix")
 
 
-def _regions(job: Job) -> Callable[[str], memoryview]:
+def regions(job: Job) -> Callable[[str], memoryview]:
     from cachesvc_client import CacheClient
 
     client = cast(Any, CacheClient(job.addresses["unix"]))
@@ -118,12 +119,12 @@ def _regions(job: Job) -> Callable[[str], memoryview]:
 
 def region(job: Job) -> Opener:
     """A mapped Region, its ranges copied out."""
-    of = _regions(job)
+    of = regions(job)
     return lambda: lambda key, start, length: bytes(of(key)[start : start + length])
 
 
 def region_in_place(job: Job) -> Opener:
-    of = _regions(job)
+    of = regions(job)
     return lambda: lambda key, start, length: add_up(of(key)[start : start + length])
 
 
@@ -180,6 +181,24 @@ def boto3_get(job: Job) -> Opener:
     def read(key: str, start: int, length: int) -> Any:
         wanted = f"bytes={start}-{start + length - 1}"
         return client.get_object(Bucket="bench", Key=key, Range=wanted)["Body"].read()
+
+    return lambda: read
+
+
+def boto3_download(job: Job) -> Opener:
+    """Whole objects, in parallel parts by boto3's transfer manager, with 16 threads."""
+    import boto3
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+
+    config = Config(max_pool_connections=64, s3={"addressing_style": "path"})
+    client = boto3.client("s3", endpoint_url=job.url, config=config)
+    transfer = TransferConfig(max_concurrency=16)
+
+    def read(key: str, *_: int) -> Any:
+        target = io.BytesIO()
+        client.download_fileobj("bench", key, target, Config=transfer)
+        return target.getbuffer()
 
     return lambda: read
 
@@ -269,7 +288,7 @@ def local_preadv(job: Job) -> Opener:
     return lambda: into_buffer(job, read_into)
 
 
-def _mapped(job: Job) -> Callable[[str], memoryview]:
+def mapped(job: Job) -> Callable[[str], memoryview]:
     def map_key(key: str) -> memoryview:
         with open(f"{job.folder}/{key}", "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
@@ -278,12 +297,12 @@ def _mapped(job: Job) -> Callable[[str], memoryview]:
 
 
 def local_mmap(job: Job) -> Opener:
-    of = _mapped(job)
+    of = mapped(job)
     return lambda: lambda key, start, length: bytes(of(key)[start : start + length])
 
 
 def local_mmap_in_place(job: Job) -> Opener:
-    of = _mapped(job)
+    of = mapped(job)
     return lambda: lambda key, start, length: add_up(of(key)[start : start + length])
 
 

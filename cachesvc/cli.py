@@ -109,13 +109,16 @@ def devorigin(
     listen: Annotated[str, typer.Option(help="HOST:PORT.")],
     first_byte_ms: Annotated[float, typer.Option(help="Latency to the first byte.")] = 0,
     per_connection_mb_s: Annotated[float, typer.Option(help="10^6 bytes/s; 0 is unlimited.")] = 0,
+    first_byte_p99_ms: Annotated[
+        float, typer.Option(help="Makes the latency lognormal around --first-byte-ms; 0 is fixed.")
+    ] = 0,
 ) -> None:
     """Serve a folder as an S3 endpoint, for development. Prints `ready` when it listens."""
     from cachesvc.devorigin import Shape, run
 
     try:
         host, port = config.split_address(listen)
-        shape = Shape(first_byte_ms, per_connection_mb_s)
+        shape = Shape(first_byte_ms, per_connection_mb_s, first_byte_p99_ms)
     except ValueError as error:
         fail(str(error), 2)
     raise typer.Exit(run(root, host, port, shape))
