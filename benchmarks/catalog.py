@@ -19,7 +19,7 @@ NGINX_CACHE, VARNISH, REDIS = "nginx proxy_cache, raw client", "varnish, raw cli
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One line of a table. reader: its function in benchmarks/systems.py; server: of Servers."""
+    """One line of a table. reader: its function (systems.opener_of); server: one of Servers."""
 
     name: str
     reader: str

@@ -25,7 +25,7 @@ def case_name(at_once: int) -> str:
 
 def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome(" ".join((__doc__ or "").split()))
-    count, object_bytes, limit_s = (2, 16 * MIB, 0.1) if bench.quick else (4, 256 * MIB, 0.6)
+    count, object_bytes, limit_s = (2, 16 * MIB, 0.1) if bench.quick else (4, 256 * MIB, 0.5)
     keys = [f"big-{number}" for number in range(count)]
     systems = [one for one in SYSTEMS.values() if one.reader not in _COPIES]
     with Servers(bench.environment, work, _SERVERS) as servers:

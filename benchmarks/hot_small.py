@@ -27,7 +27,7 @@ def case_name(size_kib: int, at_once: int) -> str:
 
 def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome(" ".join((__doc__ or "").split()))
-    count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.3)
+    count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.2)
     keys = [f"small-{number}" for number in range(count)]
     systems = [one for one in SYSTEMS.values() if one.name not in _BIG_ONLY]
     with Servers(bench.environment, work, _SERVERS) as servers:

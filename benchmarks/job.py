@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,3 +54,19 @@ class Job:
     @property
     def url(self) -> str:
         return f"http://{self.addresses['http']}"
+
+
+Read = Callable[[str, int, int], Any]
+Opener = Callable[[], Read]
+
+
+def into_buffer(job: Job, read_into: Callable[[str, int, memoryview], object]) -> Read:
+    """A reader that receives into one ready buffer."""
+    ready = memoryview(bytearray(job.range_bytes))
+
+    def read(key: str, start: int, length: int) -> memoryview:
+        view = ready[:length]
+        read_into(key, start, view)
+        return view
+
+    return read

@@ -63,9 +63,9 @@ class Found:
 
 
 def _ratio(ours: Values, theirs: Values) -> Figure | None:
-    if not ours or not theirs or len(ours) != len(theirs):
+    if not ours or not theirs or len(ours) != len(theirs) or not all(theirs):
         return None
-    return Figure.of([a / b if b else float("inf") for a, b in zip(ours, theirs, strict=True)])
+    return Figure.of([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def _mark(

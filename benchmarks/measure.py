@@ -1,8 +1,8 @@
 """Measuring: reading processes beside a server, round by round, and what comes out of it.
 
-Rules: all systems of a case run one after another in every round, in turning order; the round
-before the first does not count, and is the only one in which memory is looked at while the clock
-runs. A system that fails is left out of its case from then on, with its last words as the reason.
+Rules: all systems of a case run one after another in every round, in turning order. Readers and
+servers are warm where the workload is hot, so that every round counts; nothing is looked at while
+the clock runs. A system that fails is left out of its case, with its last words as the reason.
 
 Story: `Case` is one line of conditions; `run_case` measures its systems; `measure` starts the
 reading processes, waits until all are ready, lets them go at once, and adds the figures up.
@@ -25,7 +25,7 @@ from benchmarks.catalog import System
 from benchmarks.environment import ROOT, Environment
 from benchmarks.harness import ENVIRONMENT, cpu_seconds
 from benchmarks.job import Job
-from benchmarks.memory import Watch, memory_of
+from benchmarks.memory import forget_peak, peak_rss_mib, pss_mib
 from benchmarks.peers import Server, Servers, unix_lane
 
 GIB = 1 << 30
@@ -44,17 +44,10 @@ class Bench:
     rounds: int
     quick: bool
 
-    def numbers(self) -> range:
-        """The rounds, with -1 for the one that does not count; if quick, that one counts alone."""
-        return range(-1, 0 if self.quick else self.rounds)
-
 
 @dataclass(slots=True)
 class Outcome:
-    """What a workload found: note, case -> system -> figure -> values of all rounds, and why not.
-
-    A figure of one value was taken once, in the round that does not count.
-    """
+    """What a workload found: note, case -> system -> figure -> values by round; why not."""
 
     note: str
     cases: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
@@ -116,7 +109,7 @@ class _Reader:
 
 
 def measure(
-    environment: Environment, jobs: Sequence[Job], server: Server | None, *, watch: bool
+    environment: Environment, jobs: Sequence[Job], server: Server | None
 ) -> dict[str, float]:
     """The figures of reading processes that run at the same time.
 
@@ -132,24 +125,19 @@ def measure(
             reader.hear()
         pids = [reader.child.pid for reader in readers]
         server_pids = server.pids() if server and server.pid else []
-        before = memory_of([*pids, *server_pids])
-        watcher = Watch(lambda: pids, lambda: server_pids)
-        if watch:
-            exits.enter_context(watcher)
+        forget_peak(server_pids)
+        before = pss_mib([*pids, *server_pids])
         cpu = cpu_seconds(server_pids)
         for reader in readers:
             reader.tell()
         found = [json.loads(reader.hear()) for reader in readers]
         cpu = cpu_seconds(server_pids) - cpu
-        held = memory_of([*pids, *server_pids])
-    figures = _together(found, cpu, bool(server_pids))
-    figures["PSS growth MiB"] = held.pss_mib - before.pss_mib
-    if watch:
-        client, serving = watcher.peaks
-        figures |= {"client RSS MiB": client.rss_mib, "client PSS MiB": client.pss_mib}
+        memory = {"client RSS MiB": peak_rss_mib(pids), "client PSS MiB": pss_mib(pids)}
+        growth = memory["client PSS MiB"] + pss_mib(server_pids) - before
         if server_pids:
-            figures |= {"server RSS MiB": serving.rss_mib, "server PSS MiB": serving.pss_mib}
-    return figures
+            memory["server RSS MiB"] = peak_rss_mib(server_pids)
+            memory["server PSS MiB"] = pss_mib(server_pids)
+    return _together(found, cpu, bool(server_pids)) | memory | {"PSS growth MiB": growth}
 
 
 def _together(found: list[dict[str, float]], cpu: float, served: bool) -> dict[str, float]:
@@ -169,7 +157,7 @@ def _together(found: list[dict[str, float]], cpu: float, served: bool) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Conditions: their name, and the jobs of a system under them in a round (-1: uncounted).
+    """Conditions: their name, and the jobs of a system under them in a round.
 
     after: more figures of a system, taken after its measurement.
     """
@@ -200,21 +188,19 @@ def run_case(
 ) -> None:
     """Measure the systems under these conditions, interleaved; adds to the outcome."""
     left = list(systems)
-    for number in bench.numbers():
-        turn = max(0, number) % max(1, len(left))
+    for number in range(bench.rounds):
+        turn = number % max(1, len(left))
         for system in left[turn:] + left[:turn]:
             server = servers.running.get(system.server)
             try:
                 jobs = case.jobs(system, number)
-                figures = measure(bench.environment, jobs, server, watch=number < 0)
+                figures = measure(bench.environment, jobs, server)
                 figures |= case.after(system, number)
             except ReaderFailed as error:
                 outcome.skipped[f"{system.name} ({case.name})"] = f"failed: {error}"
                 outcome.cases.get(case.name, {}).pop(system.name, None)
                 left.remove(system)
                 continue
-            if number < 0 and not bench.quick:
-                figures = {k: v for k, v in figures.items() if "SS MiB" in k}
             outcome.add(case.name, system.name, figures)
 
 

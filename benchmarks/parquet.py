@@ -4,7 +4,7 @@ The two workloads of the article by ClickHouse that this project follows, in its
 configurations: the local disk cold and hot; S3 directly; the cache cold; the cache hot with the
 reader cold (a new process); and six readers at once. pyarrow reads through each. The scan reads and
 sums every column of every row group; the scattered read takes single columns of single row groups,
-512 KiB each, drawn by chance. The table has 128 MiB; the origin is shaped as for the cold fill.
+512 KiB each, drawn by chance. The table has 64 MiB; the origin is shaped as for the cold fill.
 Neither pyarrow's nor the caches' readers know the table from before.
 """
 
@@ -38,7 +38,7 @@ _HOT = (
     System("cachesvc unix, hot", "cache_unix", "node", ("pyarrow", "unix")),
     System("nginx proxy_cache, pyarrow, hot", "arrow", "nginx cache", ("pyarrow",)),
 )
-_BASE, _READER_COUNT = "table.parquet", 6
+_BASE = "table.parquet"
 
 
 def _uncached(path: Path) -> None:
@@ -57,7 +57,7 @@ def run(bench: Bench, work: Path) -> Outcome:
     if lacking:
         outcome.skipped["all"] = lacking
         return outcome
-    rows = GROUP_ROWS * (4 if bench.quick else 32)
+    rows = GROUP_ROWS * (4 if bench.quick else 16)
     names = ("node", "nginx cache", "origin")
     with Servers(bench.environment, work, names, shape=origin_log.SHAPE) as servers:
         bucket = servers.root / "bench"
@@ -69,7 +69,7 @@ def run(bench: Bench, work: Path) -> Outcome:
         os.utime(path, (path.stat().st_mtime - 3600,) * 2)
         warm(servers, [_BASE], path.stat().st_size)
         one = usable(bench, outcome, servers, [*_COLD, *_HOT])
-        six = [system for system in one if system not in _COLD]
+        six = [system for system in one if system not in _COLD and system.reader != "s3fs"]
         for workload, reads in ((SCAN, 0), (SCATTER, 8 if bench.quick else 32)):
             run_case(bench, outcome, servers, one, _case(servers, path, workload, reads, 1))
             run_case(bench, outcome, servers, six, _case(servers, path, workload, reads, 6))

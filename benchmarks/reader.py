@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import systems
-from benchmarks.job import PAGE, PAGE_BYTES, Job
+from benchmarks.job import PAGE, PAGE_BYTES, Job, Read
 
 _DRAW_COUNT = 50_000
 Timed = Callable[[], dict[str, float]]
@@ -60,14 +60,16 @@ class _Tags:
 
 def ranges(job: Job) -> Timed:
     """Ranges of objects by so many threads, each with its own connection or buffer."""
-    make: Callable[[Job], systems.Opener] = getattr(systems, job.system)
-    openers = [make(job)] * job.at_once if not job.each else [make(job) for _ in range(job.at_once)]
+    count = job.at_once if job.each else 1
+    openers = [systems.opener_of(job) for _ in range(count)] * (job.at_once // count)
     reads = [opener() for opener in openers]
     shared = list(plan(job)) if not job.zipf else []
     if not job.cold:
         key, start = next(plan(job))
         for read in reads:
             read(key, start, job.range_bytes)
+        if job.system.endswith("_in_place"):
+            systems.Mappings.forget()
     tags = _Tags(job)
     whole = plan(job)
     lock = threading.Lock()
@@ -81,7 +83,7 @@ def ranges(job: Job) -> Timed:
         failures: list[BaseException] = []
         deadline = time.perf_counter() + job.limit_s
 
-        def walk(read: systems.Read, mine: list[float]) -> None:
+        def walk(read: Read, mine: list[float]) -> None:
             own = iter(shared)
             try:
                 while not mine or time.perf_counter() < deadline:

@@ -66,7 +66,7 @@ def cells(rows: Mapping[str, Row], system: str) -> list[str]:
             found.append("")
         elif name in _MEMORY:
             resident = row.get(_MEMORY[name], [0.0])
-            found.append(f"{number(resident[0])} / {number(values[0])}")
+            found.append(f"{number(max(resident))} / {number(max(values))}")
         elif name in _WITH_RANGE:
             found.append(shown(Figure.of(values)))
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.catalog import LANE_RAW, NGINX_RAW, SYSTEMS, System
 from benchmarks.job import MIB, Job, split
 from benchmarks.measure import Bench, Outcome, addresses, measure, usable
-from benchmarks.memory import memory_of
+from benchmarks.memory import pss_mib
 from benchmarks.objects import make_object, warm
 from benchmarks.peers import Server, Servers
 from benchmarks.rawlane import RawHttp, RawLane
@@ -62,10 +62,10 @@ def run(bench: Bench, work: Path) -> Outcome:
         warm(servers, ["stalled"], _OBJECT_BYTES)
         systems = usable(bench, outcome, servers, [SYSTEMS[name] for name in _STALLS])
         with spinners():
-            for number in bench.numbers():
+            for number in range(bench.rounds):
                 for system in systems:
                     figures = _round(bench, servers, system, number)
-                    for name, found in figures.items() if number >= 0 or bench.quick else ():
+                    for name, found in figures.items():
                         outcome.add(CASE, f"{system.name}, {name}", found)
     return outcome
 
@@ -78,8 +78,8 @@ def _round(
         range_bytes=4096, zipf=0.9, limit_s=0.1 if bench.quick else 1.0, seed=number,
     )  # fmt: skip
     server = servers.running[system.server]
-    alone = measure(bench.environment, [job], server, watch=False)
-    before = memory_of(server.pids()).pss_mib
+    alone = measure(bench.environment, [job], server)
+    before = pss_mib(server.pids())
     with ExitStack() as exits:
         stalled = [_STALLS[system.name](server) for _ in range(_READER_COUNT)]
         for sock in stalled:
@@ -88,6 +88,6 @@ def _round(
         for sock in stalled:  # all are really being answered
             sock.settimeout(_LIMIT_S)
             sock.recv(1, socket.MSG_PEEK)
-        beside = measure(bench.environment, [job], server, watch=False)
-        beside["server growth MiB"] = memory_of(server.pids()).pss_mib - before
+        beside = measure(bench.environment, [job], server)
+        beside["server growth MiB"] = pss_mib(server.pids()) - before
     return {ALONE: alone, BESIDE: beside}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import systems
+from benchmarks import peer_systems
 from benchmarks.job import Job
 from benchmarks.reader import percentiles
 
@@ -42,10 +42,10 @@ def _opener(job: Job) -> Callable[[], Any]:
     if job.system == "local":
         return lambda: f"{job.folder}/{key}"
     if job.system == "arrow":
-        s3 = systems.arrow_filesystem(job)
+        s3 = peer_systems.arrow_filesystem(job)
         return lambda: s3.open_input_file(f"bench/{key}")
     if job.system == "s3fs":
-        fs = systems.s3_filesystem(job)
+        fs = peer_systems.s3_filesystem(job)
         return lambda: fs.open(f"bench/{key}")
     from cachesvc_client import CacheClient
 

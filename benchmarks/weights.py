@@ -70,8 +70,7 @@ def _loader(job: Job) -> Callable[[], dict[str, Any]]:
     if job.system == "local_mmap_in_place":
         mapping = systems.mapped(job)
         return lambda: views(mapping(key))
-    make: Callable[[Job], systems.Opener] = getattr(systems, job.system)
-    opener = make(job)
+    opener = systems.opener_of(job)
     if job.system == "fsspec_filecache":
         opener()(key, 0, 1)
     return lambda: views(opener()(key, 0, job.object_bytes))
