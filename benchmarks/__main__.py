@@ -10,7 +10,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -79,6 +81,7 @@ def main(
     unknown = set(names or ()) - set(ALL)
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: choose of {', '.join(ALL)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # children end with us
     wanted = names or (list(WORKLOADS) if quick else ALL)
     rounds = 1 if quick else rounds
     output.parent.mkdir(parents=True, exist_ok=True)

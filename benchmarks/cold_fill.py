@@ -21,6 +21,7 @@ from benchmarks.catalog import (
     VARNISH,
     System,
 )
+from benchmarks.environment import lack_of_room
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, usable
 from benchmarks.objects import make_object
@@ -41,10 +42,14 @@ _BASE = "cold"
 
 def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome(" ".join((__doc__ or "").split()))
+    lacking = None if bench.quick else lack_of_room(work, disk_gib=16)
+    if lacking:
+        outcome.skipped["all"] = lacking
+        return outcome
     object_bytes = (16 if bench.quick else 256) * MIB
     names = ("node", "sendfile", "nginx cache", "varnish", "origin")
     with Servers(
-        bench.environment, work, names, shape=origin_log.SHAPE, capacity="8GiB"
+        bench.environment, work, names, shape=origin_log.SHAPE, capacity="12GiB"
     ) as servers:
         bucket = servers.root / "bench"
         make_object(bucket / _BASE, 0, object_bytes)

@@ -68,6 +68,20 @@ def prepare(build: Path, *, install: bool) -> Environment:
     return Environment(python, missing)
 
 
+def lack_of_room(folder: Path, *, memory_gib: float = 0, disk_gib: float = 0) -> str | None:
+    """Why this machine is too small for a workload, or None."""
+    fields = dict(
+        line.split(":") for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    memory = int(fields["MemAvailable"].split()[0]) / (1 << 20)
+    disk = shutil.disk_usage(folder).free / (1 << 30)
+    if memory < memory_gib:
+        return f"needs {memory_gib:g} GiB of memory, {memory:.1f} are available"
+    if disk < disk_gib:
+        return f"needs {disk_gib:g} GiB of disk for temporary files, {disk:.1f} are free"
+    return None
+
+
 def _absent(python: str, modules: Sequence[str] | dict[str, str]) -> list[str]:
     code = (
         "import importlib.util, json, sys;"

@@ -48,17 +48,21 @@ class Found:
         outcome = self.outcomes.get(workload)
         return outcome.values(case, system, figure) if outcome else None
 
-    def figure(self, benchmark: str, name: str) -> Figure | None:
-        """A figure that a benchmark printed itself."""
+    def figure(self, benchmark: str, beginning: str) -> Figure | None:
+        """A figure that a benchmark printed itself, by how its name begins."""
         table = self.figures.get(benchmark)
-        value = table.get(name) if isinstance(table, dict) else None
-        return Figure(**value) if isinstance(value, dict) else None
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if name.startswith(beginning) and isinstance(value, dict):
+                return Figure(**value)
+        return None
 
     def reason(self, workload: str, *systems: str) -> str:
         outcome = self.outcomes.get(workload)
         if outcome is None:
             return f"{workload} was not run"
-        reasons = [why for name, why in outcome.skipped.items() if name.startswith(systems)]
+        reasons = [
+            why for name, why in outcome.skipped.items() if name.startswith((*systems, "all"))
+        ]
         return "; ".join(dict.fromkeys(reasons)) or "not measured"
 
 
@@ -143,7 +147,7 @@ def _hot(found: Found) -> list[Mark]:
 def _grpc(found: Found) -> list[Mark]:
     speed = found.values("hot-big", hot_big.case_name(1), GRPC, "GB/s")
     why = "" if speed else found.reason("hot-big", GRPC)
-    ratio = found.figure("grpc", "CacheClient / plain (mark: at least 2)")
+    ratio = found.figure("grpc", "CacheClient / plain (mark")
     return [
         _mark("gRPC Read, 8 MiB, GB/s", 0.6, Figure.of(speed) if speed else None, why=why),
         _mark(

@@ -20,6 +20,7 @@ from benchmarks.catalog import (
     UNIX,
     System,
 )  # fmt: skip
+from benchmarks.environment import lack_of_room
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
 from benchmarks.objects import make_object, warm
@@ -42,7 +43,10 @@ def load(
 ) -> Outcome:
     """The weights, loaded by so many processes at once."""
     outcome = Outcome(note)
+    memory_gib = 4 + processes
     lacking = bench.environment.lacking(["numpy"])
+    if not lacking and not bench.quick:
+        lacking = lack_of_room(work, memory_gib=memory_gib)
     if lacking:
         outcome.skipped["all"] = lacking
         return outcome
