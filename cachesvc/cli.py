@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cachesvc import config, logs
-from cachesvc.core.errors import CacheError
+from cachesvc.core.errors import CacheError, InvalidKey
 
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient
@@ -41,7 +42,9 @@ Endpoint = Annotated[
 OriginUrl = Annotated[
     str | None,
     typer.Option(
-        "--origin-endpoint", help="The S3 endpoint to read from if the cluster cannot answer."
+        "--origin-endpoint",
+        help="The S3 endpoint to read from if the cluster cannot answer;"
+        " else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS.",
     ),
 ]
 Token = Annotated[str | None, typer.Option(help="The cluster's secret.", envvar="CACHESVC_TOKEN")]
@@ -54,13 +57,31 @@ def fail(message: str, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cachesvc {version_of('cachesvc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any_command(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    return
+
+
 @app.command()
 def node(
     node_id: Annotated[
         str | None, typer.Option(help="Who this node is; else the id kept on its disk.")
     ] = None,
     data_dir: Annotated[
-        list[Path] | None, typer.Option(help="Where block files are kept; repeatable.")
+        list[str] | None, typer.Option(help="Where block files are kept; repeatable.")
     ] = None,
     capacity: Annotated[str | None, typer.Option(help="Space for block files: 2GiB.")] = None,
     lane: Annotated[str | None, typer.Option(help="TCP lane, HOST:PORT.")] = None,
@@ -69,13 +90,13 @@ def node(
     members: Annotated[
         str | None, typer.Option(help="Lane addresses of all nodes, or file:PATH.")
     ] = None,
-    weight: Annotated[int | None, typer.Option(help="Share of the ring.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Share of the ring, 1 to 100.")] = None,
     revalidate: Annotated[str | None, typer.Option(help="always, never, or a time: 10s.")] = None,
     drain_timeout: Annotated[
         str | None, typer.Option(help="How long requests may take to end.")
     ] = None,
     origin_endpoint: Annotated[str | None, typer.Option(help="S3 endpoint URL; else AWS.")] = None,
-    origin_gets: Annotated[int | None, typer.Option(help="GETs to the origin at a time.")] = None,
+    origin_gets: Annotated[str | None, typer.Option(help="GETs to the origin at a time.")] = None,
     eviction: Annotated[str | None, typer.Option(help="s3fifo or lru.")] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="The secret that everyone must show.")
@@ -107,21 +128,37 @@ def node(
 def devorigin(
     root: Annotated[Path, typer.Option(help="The folder of the buckets.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT.")],
-    first_byte_ms: Annotated[float, typer.Option(help="Latency to the first byte.")] = 0,
-    per_connection_mb_s: Annotated[float, typer.Option(help="10^6 bytes/s; 0 is unlimited.")] = 0,
+    first_byte_ms: Annotated[str, typer.Option(help="Latency to the first byte.")] = "0",
+    per_connection_mb_s: Annotated[str, typer.Option(help="10^6 bytes/s; 0 is unlimited.")] = "0",
     first_byte_p99_ms: Annotated[
-        float, typer.Option(help="Makes the latency lognormal around --first-byte-ms; 0 is fixed.")
-    ] = 0,
+        str, typer.Option(help="Makes the latency lognormal around --first-byte-ms; 0 is fixed.")
+    ] = "0",
 ) -> None:
     """Serve a folder as an S3 endpoint, for development. Prints `ready` when it listens."""
     from cachesvc.devorigin import Shape, run
 
     try:
         host, port = config.split_address(listen)
-        shape = Shape(first_byte_ms, per_connection_mb_s, first_byte_p99_ms)
     except ValueError as error:
-        fail(str(error), 2)
+        fail(f"--listen: {error}", 2)
+    latency_ms = _number("--first-byte-ms", first_byte_ms)
+    p99_ms = _number("--first-byte-p99-ms", first_byte_p99_ms)
+    mb_s = _number("--per-connection-mb-s", per_connection_mb_s)
+    try:
+        shape = Shape(latency_ms, mb_s, p99_ms)
+    except ValueError as error:
+        fail(f"--first-byte-p99-ms: {error}", 2)
     raise typer.Exit(run(root, host, port, shape))
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        fail(f"{option}: {text!r} will not do: write a number, 0 or more", 2)
+    return number
 
 
 @app.command()
@@ -151,6 +188,8 @@ def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iter
         origin_settings = {"endpoint_url": origin} if origin else None
         with CacheClient(endpoint, origin=origin_settings, token=token) as client:
             yield client
+    except InvalidKey as error:
+        fail(str(error), 2)
     except CacheError as error:
         fail(str(error))
     except ValueError as error:
@@ -282,7 +321,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """The entry point of the program `cachesvc`."""
+    """The command line."""
     app()
 
 

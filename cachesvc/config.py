@@ -1,7 +1,10 @@
 """The settings of a node: frozen values, read in one place.
 
 Order: flag, then environment (`CACHESVC_NODE__CAPACITY`), then file (`[node]` of a TOML file), then
-default. Unknown keys are refused with the nearest known one; sizes are written `10GiB`, times `5s`.
+default. Unknown keys are refused with the nearest known one. Not so environment variables that do
+not begin with the prefix: they may be others, as those that Kubernetes sets for a Service, and
+one that resembles a setting is only warned of. Sizes are written `10GiB`, times `5s`. A refusal is
+one short sentence: the setting, the value, and what to write.
 What must be equal on every node of a cluster is no setting of a node: it is core.types.Geometry.
 """
 
@@ -16,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cachesvc.core.ring import MAX_NODE_ID_CHARS, MAX_WEIGHT
@@ -25,9 +29,31 @@ MIN_CAPACITY_BYTES = (
     2 * Geometry().block_bytes
 )  # a data directory; below, blocks only displace each other
 _ENV_PREFIX = "CACHESVC_NODE__"
+_OTHER_VARIABLES = ("CACHESVC_ENDPOINT", "CACHESVC_TOKEN")  # the client's
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PORT = re.compile(r"[0-9]{1,5}")
+_MAX_ORIGIN_GETS = 1024
+_TO_WRITE = {
+    "node_id": f"up to {MAX_NODE_ID_CHARS} visible ASCII characters, no spaces",
+    "data_dir": "one directory or several",
+    "capacity": "10GiB, 500MB or a number of bytes",
+    "lane": "HOST:PORT",
+    "grpc": "HOST:PORT",
+    "admin": "HOST:PORT",
+    "members": "HOST:PORT,... or file:PATH",
+    "weight": f"a whole number from 1 to {MAX_WEIGHT}",
+    "revalidate": "always, never, or a time such as 10s",
+    "drain_timeout": "a time such as 10s",
+    "origin_endpoint": "a URL such as http://HOST:PORT",
+    "origin_gets": f"a whole number from 1 to {_MAX_ORIGIN_GETS}",
+    "eviction": "s3fifo or lru",
+    "token_file": "the path of a file",
+    "insecure": "true or false",
+}
+
+log = structlog.get_logger(__name__)
 
 
 class ConfigError(ValueError):
@@ -71,9 +97,15 @@ def parse_address(value: object) -> object:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[V6]:PORT` as (host, port)."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    """`HOST:PORT` or `[V6]:PORT` as (host, port).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and not (_PORT.fullmatch(port) and int(port) <= 65535):
+        raise ValueError(f"{address!r} is no HOST:PORT: a port is a number up to 65535")
+    if not host:
         raise ValueError(f"{address!r} is no HOST:PORT")
     return host.strip("[]"), int(port)
 
@@ -91,6 +123,8 @@ def parse_paths(value: object) -> object:
     """One path or several: a list, or text with commas."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple) and any(not str(part).strip() for part in value):
+        raise ValueError("'' is no directory: name one, or write . for the current folder")
     return value
 
 
@@ -126,7 +160,7 @@ class NodeConfig(BaseModel):
     """How long requests under way may take to end after SIGTERM."""
     origin_endpoint: str = ""
     """The S3 endpoint's URL. Empty: AWS. Credentials come by the usual AWS chain."""
-    origin_gets: int = Field(32, ge=1, le=1024)
+    origin_gets: int = Field(32, ge=1, le=_MAX_ORIGIN_GETS)
     """GETs to the origin at a time."""
     eviction: str = Field("s3fifo", pattern="^(s3fifo|lru)$")
     """What leaves first: s3fifo or lru."""
@@ -215,7 +249,25 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             key = variable.removeprefix(_ENV_PREFIX).lower()
             _check_key(key, f"environment variable {variable}")
             values[key] = value
+        elif meant := _meant(variable):
+            log.warning(
+                "environment variable ignored",
+                variable=variable,
+                did_you_mean=_ENV_PREFIX + meant.upper(),
+            )
     return values
+
+
+def _meant(variable: str) -> str:
+    """The setting that a variable without our prefix resembles, or ""."""
+    if not variable.startswith("CACHESVC_") or variable in _OTHER_VARIABLES:
+        return ""
+    key = variable.removeprefix("CACHESVC_").lower()
+    for written in (key, key.removeprefix("node_")):
+        near = difflib.get_close_matches(written, NodeConfig.model_fields, 1, 0.8)
+        if near:
+            return near[0]
+    return ""
 
 
 def _check_key(key: str, where: str) -> None:
@@ -228,6 +280,11 @@ def _check_key(key: str, where: str) -> None:
 
 
 def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    text = str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text
+    """One error of pydantic in our words. Without a place it comes from `_consistent`."""
+    setting = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] != "value_error":
+        value = repr(error["input"])
+        shown = value if len(value) <= 60 else f"{value[:57]}..."
+        return f"{setting}: {shown} will not do: write {_TO_WRITE[setting]}"
+    text = str(error["ctx"]["error"])
+    return f"{setting}: {text}" if setting else text

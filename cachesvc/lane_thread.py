@@ -115,14 +115,14 @@ class LaneThread(Thread):
         return len(self._connections)
 
     def post(self, work: Callable[[], None]) -> None:
-        """Have `work` done by this thread, soon."""
+        """Have `work` done by this thread, soon; by nobody, once it has been stopped."""
         self._inbox.append(work)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has ended
             os.eventfd_write(self._wake_fd, 1)
 
     def stop(self) -> None:
         """Hang up on everybody and end. Returns when the thread is gone."""
-        self.post(self._stop)
+        self.post(self._end)
         self.join()
 
     # -- the loop
@@ -163,7 +163,7 @@ class LaneThread(Thread):
             except Exception:
                 log.exception("work on a lane thread broke")
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         self._stopping = True
         for connection in list(self._connections.values()):
             self.close(connection)

@@ -13,8 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
+from typer.testing import CliRunner, Result
+
+from cachesvc import logs
 from cachesvc.answer import Answer, Segment, take
+from cachesvc.cli import app
 from cachesvc.coalescer import Coalescer
 from cachesvc.core.blocks import BlockRef, cuts
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
@@ -88,6 +93,12 @@ async def soon(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"never came true: {what}"
         await asyncio.sleep(0)
+
+
+def run_cli(*words: str) -> Result:
+    """The command line, in this process; without its log, which would outlive captured output."""
+    with patch.object(logs, "setup"):
+        return CliRunner().invoke(app, words)
 
 
 def read_of(*ranges: tuple[int, int | None], verify: bool = False) -> ReadRequest:

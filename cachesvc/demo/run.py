@@ -1,4 +1,4 @@
-"""The steps of the demo and what they showed: a table for people, build/demo.json for programs.
+"""The steps of the demo: what is read, by whom, and what came of it, for build/demo.json.
 
 Every step reads from processes of its own, and every byte that they got is compared by SHA-256 with
 the file that the origin serves. One difference, and the demo fails.
@@ -18,30 +18,28 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 
 from cachesvc.demo.cluster import ENVIRONMENT, SHAPE, DemoCluster, demo_cluster
 from cachesvc.demo.inputs import Input, own, standard
+from cachesvc.demo.table import Step, show
 
 BUCKET = "demo"
+LARGE_THREADS = 4
 SMALL_THREADS = 16
+SMALL_BYTES = 8 << 20  # no small object has more
 CROWD_COUNT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One row of the table. hit_share: bytes from the nodes' disks over all bytes read."""
+class Plan:
+    """One step to do. what: one of large, small, crowd. cache: none, cold or hot."""
 
     name: str
-    processes: int
-    objects: int
-    read_bytes: int
-    seconds: float
-    mb_s: float
-    origin_heads: int
-    origin_gets: int
-    origin_bytes: int
-    hit_share: float
+    what: str
+    cache: str
+    keys: list[str]
+    threads: int
+    processes: int = 1
 
 
 class DemoFailed(RuntimeError):
@@ -74,75 +72,80 @@ def run(folder: Path | None, output: Path) -> None:
         "steps": [asdict(step) for step in steps],
     }
     output.write_text(json.dumps(result, indent=2) + "\n")
-    _print(console, found, steps, output)
+    show(console, steps, found.notes, output)
 
 
 def _steps(
     console: Console, cluster: DemoCluster, found: Input, digests: dict[str, str]
 ) -> Iterator[Step]:
-    plan = [
-        ("large objects, cold", found.big, 4, 1),
-        ("large objects, hot, another process", found.big, 4, 1),
-    ]
-    if found.small:
-        plan += [
-            ("many small objects, cold", found.small, SMALL_THREADS, 1),
-            ("many small objects, hot, another process", found.small, SMALL_THREADS, 1),
-        ]
-    plan.append(
-        (f"{CROWD_COUNT} processes at once, one cold object", [found.crowd], 1, CROWD_COUNT)
-    )
-    for name, keys, threads, processes in plan:
-        with _progress(console, name):
-            yield _step(cluster, name, keys, threads, processes, digests)
+    for plan in _plans(found):
+        with _progress(console, plan.name):
+            yield _step(cluster, plan, digests)
 
 
-def _step(
-    cluster: DemoCluster,
-    name: str,
-    keys: list[str],
-    threads: int,
-    processes: int,
-    digests: dict[str, str],
-) -> Step:
-    cluster.origin.clear_log()
+def _plans(found: Input) -> Iterator[Plan]:
+    for what, keys, threads in (
+        ("large", found.big, LARGE_THREADS),
+        ("small", found.small, SMALL_THREADS),
+    ):
+        if keys:
+            name = "large objects" if what == "large" else "many small objects"
+            yield Plan(f"{name}, without the cache", what, "none", keys, threads)
+            yield Plan(f"{name}, cold", what, "cold", keys, threads)
+            yield Plan(f"{name}, hot, another process", what, "hot", keys, threads)
+    crowd = f"{CROWD_COUNT} processes at once, one cold object"
+    yield Plan(crowd, "crowd", "cold", [found.crowd], 1, CROWD_COUNT)
+
+
+def _step(cluster: DemoCluster, plan: Plan, digests: dict[str, str]) -> Step:
     before = cluster.bytes_by_source()
-    results = _read(cluster, keys, threads, processes)
+    results = _read(cluster, plan)
     after = cluster.bytes_by_source()
     for result in results:
-        for key in keys:
+        for key in plan.keys:
             if result["sha256"][f"s3://{BUCKET}/{key}"] != digests[key]:
-                raise DemoFailed(f"{name}: {key} came back with other bytes than the origin has")
-    gets = [one for one in cluster.origin.requests if one.operation == "GetObject"]
+                raise DemoFailed(f"{plan.name}: {key} came with other bytes than the origin has")
+    gets = [
+        one
+        for one in cluster.origin.requests
+        if one.operation == "GetObject" and one.status in (200, 206)
+    ]
     answered = {source: after[source] - before.get(source, 0) for source in after}
     read_bytes = sum(result["bytes"] for result in results)
+    origin_bytes = sum(one.body_bytes for one in gets)
     seconds = max(result["seconds"] for result in results)
     return Step(
-        name=name,
-        processes=processes,
-        objects=len(keys),
+        name=plan.name,
+        what=plan.what,
+        cache=plan.cache,
+        processes=plan.processes,
+        threads=plan.threads,
+        objects=len(plan.keys),
         read_bytes=read_bytes,
         seconds=seconds,
         mb_s=read_bytes / seconds / 1e6,
         origin_heads=sum(one.operation == "HeadObject" for one in cluster.origin.requests),
         origin_gets=len(gets),
-        origin_bytes=sum(one.body_bytes for one in gets),
+        origin_bytes=origin_bytes,
+        read_per_fetched=read_bytes / origin_bytes if origin_bytes else None,
         hit_share=answered.get("disk", 0) / max(1, read_bytes),
     )
 
 
-def _read(cluster: DemoCluster, keys: list[str], threads: int, processes: int) -> list[dict]:  # type: ignore[type-arg]
+def _read(cluster: DemoCluster, plan: Plan) -> list[dict]:  # type: ignore[type-arg]
     """Let processes read the keys, all beginning at the same moment."""
-    work = {
-        "endpoint": cluster.endpoint,
+    work: dict[str, object] = {
+        "endpoint": None if plan.cache == "none" else cluster.endpoint,
         "origin": cluster.origin.url,
-        "uris": [f"s3://{BUCKET}/{key}" for key in keys],
-        "threads": threads,
+        "uris": [f"s3://{BUCKET}/{key}" for key in plan.keys],
+        "end": SMALL_BYTES if plan.what == "small" else None,
+        "threads": plan.threads,
     }
     with ExitStack() as exits:
-        children = [exits.enter_context(_reader(work)) for _ in range(processes)]
+        children = [exits.enter_context(_reader(work)) for _ in range(plan.processes)]
         for child in children:
             _line(child)
+        cluster.origin.clear_log()
         for child in children:
             assert child.stdin is not None
             child.stdin.write("go\n")
@@ -186,41 +189,3 @@ def _progress(console: Console, text: str) -> Iterator[None]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), transient=True) as progress:
         progress.add_task(text)
         yield
-
-
-def _print(console: Console, found: Input, steps: list[Step], output: Path) -> None:
-    table = Table(
-        title="cachesvc demo: 3 nodes; origin with 30 ms to the first byte, 90 MB/s a connection"
-    )
-    for column in (
-        "step",
-        "processes",
-        "objects",
-        "MB read",
-        "time",
-        "MB/s",
-        "origin HEADs",
-        "origin GETs",
-        "MB from origin",
-        "hits",
-    ):
-        table.add_column(column, justify="left" if column == "step" else "right")
-    for step in steps:
-        table.add_row(
-            step.name, str(step.processes), str(step.objects), f"{step.read_bytes / 1e6:.1f}",
-            f"{step.seconds:.2f} s", f"{step.mb_s:.0f}",
-            str(step.origin_heads), str(step.origin_gets), f"{step.origin_bytes / 1e6:.1f}",
-            f"{step.hit_share:.0%}",
-        )  # fmt: skip
-    if not console.is_terminal:
-        console = Console(width=140)
-    console.print(table)
-    for note in found.notes:
-        console.print(f"  {note}")
-    for line in (
-        "hits: bytes that came from the nodes' disks. All others came from the origin, once,",
-        "however many processes asked. The nodes check a version again (HEAD) after a minute.",
-        "Every byte that any process got was compared by SHA-256: equal.",
-    ):
-        console.print(f"  {line}")
-    console.print(f"  written to {output}")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from cachesvc.config import split_address
 from cachesvc.core.errors import CacheError, ProtocolError
 from cachesvc.membership.cluster import Cluster
 from cachesvc.wire import codec
@@ -62,9 +63,8 @@ class MemberList:
 def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
     addresses = tuple(dict.fromkeys(text.strip() for text in texts))
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"member {address!r} is no HOST:PORT")
+        if not split_address(address)[1]:
+            raise ValueError(f"{address!r} is no HOST:PORT of a node: port 0 is any port")
     if not 0 < len(addresses) <= MAX_ADDRESS_COUNT:
         raise ValueError(f"{len(addresses)} members; give 1 to {MAX_ADDRESS_COUNT}")
     return addresses

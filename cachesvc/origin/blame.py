@@ -31,8 +31,8 @@ RESIGNED_STATUS = frozenset({301, 307, 400, 403})  # a signature too old, or for
 _BAD_NAME_CODES = frozenset({"InvalidBucketName", "KeyTooLongError", "InvalidURI"})
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _NO_CREDENTIALS = (
-    "no AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a"
-    " role, or read a public bucket with anonymous access"
+    "no AWS credentials were found on this node: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a"
+    " profile or a role"
 )
 
 TROUBLE = (HTTPClientError, NoConnection, aiohttp.ClientError, OSError, TimeoutError)
@@ -62,7 +62,7 @@ def of_exception(error: Exception, what: str, bucket: str, endpoint: str) -> Cac
         code, message = str(told.get("Code", "")), str(told.get("Message", ""))
         return of_status(status_of(error), code, message, what, bucket, endpoint)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return AccessDenied(f"{what}: {_NO_CREDENTIALS}")
+        return OriginError(f"{what}: {_NO_CREDENTIALS}")
     if isinstance(error, ParamValidationError):
         return InvalidKey(f"{what}: no S3 object can have that name: {_line(str(error))}")
     if isinstance(error, BotoCoreError) and not isinstance(error, TROUBLE):

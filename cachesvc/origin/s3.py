@@ -4,9 +4,10 @@ Rules
 - Limits, all named in S3Settings: `max_gets` fill threads, so that many GETs at a time;
   `max_waiting` more fetches that wait for one, beyond which the answer is Overloaded at once;
   attempts, and a retry budget over all of them.
-- A failed attempt is repeated after a random pause (full jitter). Attempts count from zero again
-  once an attempt has landed PROGRESS_BYTES, because a connection that is cut every few MiB is slow
-  and not broken; the budget still bounds them all.
+- A failed attempt is repeated after a random pause (full jitter), but not once `patience_ms` have
+  passed. Attempts and patience count from zero again once an attempt has landed PROGRESS_BYTES,
+  because a connection that is cut every few MiB is slow and not broken; the budget still bounds
+  them all.
 - When `fetch` has returned or raised, no thread touches the sink any more, also when it was
   cancelled.
 - Proxies of the environment (HTTPS_PROXY) are ignored, by HEAD, LIST and GET alike.
@@ -180,6 +181,7 @@ class S3Origin:
     async def _fetch(self, client: Any, transfer: Transfer) -> None:
         name = transfer.version.name
         failures, resigned = 0, False
+        good_ms = _now_ms()
         self._budget.request(_now_ms())
         while True:
             try:
@@ -205,9 +207,9 @@ class S3Origin:
                 if await self._sign_anew(name, outcome, fresh):
                     continue
             if transfer.landed_bytes - before_bytes >= PROGRESS_BYTES:
-                failures = 0
+                failures, good_ms = 0, _now_ms()
             failures += 1
-            await self._pause_or_raise(transfer, outcome, failures)
+            await self._pause_or_raise(transfer, outcome, failures, good_ms)
 
     async def _attempt(self, transfer: Transfer, url: str) -> Outcome:
         """One GET in a fill thread. Comes back, cancelled or not, only when the thread has let go
@@ -249,7 +251,9 @@ class S3Origin:
         await self.head(name)  # the client learns the bucket's region
         return True
 
-    async def _pause_or_raise(self, transfer: Transfer, outcome: Outcome, failures: int) -> None:
+    async def _pause_or_raise(
+        self, transfer: Transfer, outcome: Outcome, failures: int, good_ms: float
+    ) -> None:
         """Wait before the next attempt; raises when there shall be none."""
         name = transfer.version.name
         refused = outcome.result is Result.REFUSED
@@ -269,10 +273,13 @@ class S3Origin:
             )
         if refused and outcome.status not in blame.RETRIED_STATUS:
             raise error
-        await self._pause(failures, error)
+        await self._pause(failures, good_ms, error)
 
-    async def _pause(self, failures: int, error: Exception) -> None:
-        if failures >= self._settings.attempts or not self._budget.take(_now_ms()):
+    async def _pause(self, failures: int, good_ms: float, error: Exception) -> None:
+        given_up = (
+            failures >= self._settings.attempts or _now_ms() - good_ms >= self._settings.patience_ms
+        )
+        if given_up or not self._budget.take(_now_ms()):
             raise error
         self._metrics.origin_retries.inc()
         pause_ms = backoff_ms(failures, BACKOFF_BASE_MS, BACKOFF_CAP_MS, random.random())
@@ -283,7 +290,7 @@ class S3Origin:
     ) -> Any:
         """One call through aiobotocore, retried under the budget."""
         self._budget.request(_now_ms())
-        failures = 0
+        failures, began_ms = 0, _now_ms()
         while True:
             try:
                 async with asyncio.timeout(self._call_limit_s):
@@ -298,7 +305,7 @@ class S3Origin:
                 if not blame.may_pass(error):
                     raise mapped from error
                 failures += 1
-                await self._pause(failures, mapped)
+                await self._pause(failures, began_ms, mapped)
             else:
                 self._count(op, answer["ResponseMetadata"]["HTTPStatusCode"])
                 return answer

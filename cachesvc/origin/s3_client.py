@@ -29,8 +29,9 @@ class S3Settings:
     us-east-1. max_gets: fill threads, and GETs at a time. max_waiting: fetches that may wait for a
     thread; beyond: Overloaded. connect_timeout_ms: for one connection, TLS included.
     read_timeout_ms: the longest silence within an answer. attempts: GETs in a row that may fail
-    before OriginError. anonymous: sign nothing, for public buckets. max_signed_urls: how many are
-    kept.
+    before OriginError. patience_ms: so long after the last progress no attempt begins any more, so
+    that a silent origin costs two attempts, 18 s, and not four. anonymous: sign nothing, for public
+    buckets. max_signed_urls: how many are kept.
     """
 
     endpoint_url: str | None = None
@@ -38,13 +39,20 @@ class S3Settings:
     max_gets: int = 32
     max_waiting: int = 4096
     connect_timeout_ms: int = 2_000
-    read_timeout_ms: int = 10_000
+    read_timeout_ms: int = 9_000
     attempts: int = 4
+    patience_ms: int = 10_000
     anonymous: bool = False
     max_signed_urls: int = 4096
 
     def __post_init__(self) -> None:
-        for field in ("max_gets", "connect_timeout_ms", "read_timeout_ms", "attempts"):
+        for field in (
+            "max_gets",
+            "connect_timeout_ms",
+            "read_timeout_ms",
+            "attempts",
+            "patience_ms",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"S3 setting {field} is {getattr(self, field)}: give 1 or more")
         if self.max_waiting < 0 or self.max_signed_urls < 1:

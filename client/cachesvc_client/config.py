@@ -10,6 +10,7 @@ and never changes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -87,6 +88,14 @@ class ClientConfig:
     origin_part_bytes: int = 8 << 20
     """The size of the parts in which the origin is read directly, in parallel. Default 8 MiB."""
 
+    origin_silence_ms: int = 9000
+    """An origin read directly that sends nothing for so long has failed. Default 9000."""
+
+    origin_patience_ms: int = 15_000
+    """So long after the last good answer a read begins no new attempt: no further node is asked,
+    and the origin directly just once. With a silent origin a read so fails within about 30 s: 18 s
+    at a node, origin_silence_ms at the origin. Default 15000."""
+
     file_buffer_bytes: int = 1 << 20
     """The read buffer of a file object. Default 1 MiB."""
 
@@ -156,8 +165,10 @@ def address(text: str, default_port: int) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default_port)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"endpoint {text!r}: {port!r} is no port; write host:port")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"endpoint {text!r}: {port!r} is no port, a number from 1 to 65535; write host:port"
+        )
     return f"{host}:{port}"
 
 

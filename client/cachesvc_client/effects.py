@@ -75,7 +75,8 @@ class AskOrigin:
     """One request to the origin: `[start, end)`, end None for the object's end.
 
     Answered by a Reply. version: the answer must be of it (If-Match where it has a strong ETag),
-    else ObjectChanged. target None: a HEAD.
+    else ObjectChanged. target None: a HEAD. patience_s: while nothing has come, no attempt begins
+    later than that.
     """
 
     name: ObjectName
@@ -83,6 +84,7 @@ class AskOrigin:
     start: int = 0
     end: int | None = None
     target: Target | None = None
+    patience_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)

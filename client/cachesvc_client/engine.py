@@ -14,7 +14,7 @@ from collections import Counter
 from threading import Lock
 from typing import Any, TypeVar
 
-from cachesvc.core.errors import CacheError, NodeUnavailable, Retry
+from cachesvc.core.errors import CacheError, NodeUnavailable, Retry, Unauthenticated
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import Geometry
 from cachesvc_client import forks, rpc
@@ -62,7 +62,7 @@ class Engine:
         elif config.grpc:  # forked from a process that used gRPC: its members, over the lane
             table = inherited.table if inherited else MemberTable()
             self._endpoints = [member.lane_address for member in table.members]
-        self._origin = Fallback(config.origin, config.parallel_count)
+        self._origin = Fallback(config.origin, config.parallel_count, config.origin_silence_ms)
         self._crew = Crew(config.parallel_count)
         self._refreshing = Lock()
         self._refreshed_s = float("-inf")
@@ -151,9 +151,9 @@ class Engine:
                 self._adopt(self._transport.hello(address))
                 return
             except CacheError as error:
-                if error.retry is Retry.NEVER:
+                if error.retry is Retry.NEVER and not isinstance(error, Unauthenticated):
                     raise
-                why = error
+                why = why if isinstance(why, Unauthenticated) else error
         pause_s = self.config.eject_ms / 1000
         if self._down is not None:
             pause_s = min(self._down[1] * 2, self.config.eject_max_ms / 1000)

@@ -2,9 +2,15 @@
 
 Rules
 - Only NodeUnavailable ejects a node; one that answers, be it with an error, is up.
+- A node whose credentials the origin refuses (AccessDenied) ends the search among nodes: the origin
+  is read directly, once, with the client's own; if that fails, the error names both.
+- A node that wants another token is passed over. If all nodes that answered want another one, the
+  read fails: read from the origin all the same, nobody would ever notice the wrong token.
+- origin_patience_ms after the last good answer no further node is asked: an origin that is silent
+  for one node is silent for all.
 - Bytes that fail their checksum: the same node once more, checking every page; then the next.
-- Retry.NEVER and Retry.REFRESH end the search; ELSEWHERE goes on. When nobody is left, the error
-  names what the nodes and what the origin failed with.
+- All else of Retry.NEVER and Retry.REFRESH ends the search; ELSEWHERE goes on. When nobody is left,
+  the error names what the nodes and what the origin failed with.
 
 Story: `meet` makes sure that there is a ring; `keeper` asks for what concerns the object as a
 whole; `fetch` spreads the ranges over their owners and follows each group until its bytes are
@@ -29,6 +35,7 @@ from cachesvc.core.errors import (
     ProtocolError,
     RangeError,
     Retry,
+    Unauthenticated,
 )
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
@@ -70,6 +77,12 @@ class Failover:
         self._name = name
         self._why: CacheError | None = None  # what the nodes failed with
         self._gone: set[str] = set()  # nodes that this read found down; each costs it once
+        self._over = False  # no further node is asked
+        self._refused = False  # a node's credentials were, by the origin
+        self._wrong_token: Unauthenticated | None = None
+        self._token_taken = False
+        self._good_s = self._clock()  # when an answer came last
+        self._given_up: CacheError | None = None  # what the origin failed with beyond all patience
         self._refreshed = False
         self._differs: Member | None = None  # has another member table than we
 
@@ -119,7 +132,7 @@ class Failover:
         self, request: ReadRequest | StatRequest, target: Target | None, tried: set[str]
     ) -> Steps[Reply | None]:
         for member in self._router.candidates(self._name, 0):
-            if member.node_id in self._gone or not self._router.admit(member.node_id):
+            if not self._may_ask(member):
                 continue
             tried.add(member.node_id)
             try:
@@ -172,7 +185,7 @@ class Failover:
         return groups
 
     def _next(self, index: int, tried: frozenset[str]) -> Member | None:
-        if len(tried) >= self._config.owner_tries:
+        if self._over or len(tried) >= self._config.owner_tries:
             return None
         owners = self._router.candidates(self._name, index)
         left_out = tried | self._gone
@@ -189,7 +202,7 @@ class Failover:
             else:
                 yield from self._from_origin(version, group, target, tried)
             return
-        if member.node_id not in self._gone and self._router.admit(member.node_id):
+        if self._may_ask(member):
             ranges = merged(group.pieces)
             try:
                 yield from self._ask(member, ReadRequest(self._name, ranges, version), target)
@@ -215,6 +228,10 @@ class Failover:
 
     # -- one question
 
+    def _may_ask(self, member: Member) -> bool:
+        known_down = self._over or member.node_id in self._gone
+        return not known_down and self._router.admit(member.node_id)
+
     def _ask(
         self, member: Member, request: ReadRequest | StatRequest, target: Target | None
     ) -> Steps[Reply]:
@@ -234,11 +251,18 @@ class Failover:
             self._gone.add(member.node_id)
             self._router.failed(member, str(error))
             raise
-        except (ProtocolError, CorruptAnswer):
+        except ProtocolError:
             raise
-        except CacheError:
+        except Unauthenticated:
+            self._gone.add(member.node_id)
             self._router.succeeded(member)
             raise
+        except CacheError as error:
+            self._token_taken = True
+            if not isinstance(error, CorruptAnswer):
+                self._router.succeeded(member)
+            raise
+        self._token_taken, self._good_s = True, self._clock()
         self._router.succeeded(member)
         if isinstance(request, StatRequest) or (request.version is None and not request.bypass):
             self._versions.put(reply.version, asked_at_s + reply.fresh_for_s)
@@ -247,7 +271,17 @@ class Failover:
         return reply
 
     def _direct(self, origin: AskOrigin) -> Steps[Reply]:
-        reply: Reply = yield origin
+        if self._wrong_token is not None and not self._token_taken:
+            raise self._wrong_token
+        if self._given_up is not None:
+            raise self._given_up
+        try:
+            reply: Reply = yield replace(origin, patience_s=max(0.0, self._patience_s()))
+        except OriginError as error:
+            if self._patience_s() <= 0:
+                self._given_up = error
+            raise
+        self._good_s = self._clock()
         return replace(reply, direct=True)
 
     def _rescue(
@@ -263,13 +297,15 @@ class Failover:
         if error.retry is not Retry.ELSEWHERE and not denied:
             raise error
         for member in self._router.ejected(self._name, index):
-            if member.node_id not in tried and member.node_id not in self._gone:
+            if not self._over and member.node_id not in tried and member.node_id not in self._gone:
                 try:
                     return (yield from self._ask(member, request, target))
                 except CacheError as again:
                     self._pass(again)
+        if isinstance(error, Unauthenticated):
+            raise error
         why = str(self._why) if self._why else self._router.trouble()
-        kind = AccessDenied if denied else OriginError
+        kind = AccessDenied if denied or self._refused else OriginError
         raise kind(
             f"{self._name}: no node could answer ({why}), and reading the origin directly failed"
             f" too ({error})"
@@ -277,15 +313,23 @@ class Failover:
 
     def _pass(self, error: CacheError) -> None:
         """Go on after an error that another one may not have; raise any other."""
-        if error.retry is not Retry.ELSEWHERE:
+        if isinstance(error, Unauthenticated):
+            self._wrong_token = error
+        elif isinstance(error, AccessDenied):
+            self._refused = self._over = True
+        elif error.retry is not Retry.ELSEWHERE:
             raise error
+        self._over = self._over or self._patience_s() <= 0
         self._why = error
+
+    def _patience_s(self) -> float:
+        return self._good_s + self._config.origin_patience_ms / 1000 - self._clock()
 
     # -- the member table
 
     def _renewed(self) -> Steps[bool]:
         """All nodes that we know failed: whether there is a new member table. Once a read."""
-        if self._refreshed or not self._router.known:
+        if self._over or self._refreshed or not self._router.known:
             return False
         self._refreshed = True
         epoch = self._router.epoch
@@ -293,6 +337,8 @@ class Failover:
             yield Refresh()
         except CacheError as error:
             self._why = self._why or error
+            if isinstance(error, Unauthenticated):
+                self._wrong_token = error
         changed = self._router.epoch != epoch
         if changed:
             self._gone.clear()

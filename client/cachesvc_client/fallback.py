@@ -4,6 +4,10 @@ Rules: botocore is imported and its client made when the origin is first needed,
 If-Match wherever a strong version is named; Content-Range, length and ETag are held to what was
 asked, so there is no short answer and no mixture; each call is one HEAD or one GET.
 
+Retries are made here and not by botocore, which knows no limit in time: what may pass is asked for
+again TRIES times in all, with a random pause (full jitter) between; while the origin is silent, no
+attempt begins after the patience that the read has left.
+
 Story: `ask` performs effects.AskOrigin. The script cuts what is large into parts and sends them
 here on several threads at a time, which is how every S3 library gets its speed.
 """
@@ -11,6 +15,7 @@ here on several threads at a time, which is how every S3 library gets its speed.
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -38,7 +43,9 @@ _NO_CREDENTIALS = (
 )
 _SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
-_BODY_TRIES = 3
+TRIES = 4
+_PAUSE_S = 0.1  # at most, after the first failure; doubles
+_PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _HOPELESS_S = 30.0  # after no credentials were found, do not look for them again for so long
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -52,14 +59,21 @@ def check_settings(origin: Mapping[str, Any] | None) -> None:
 
 
 class _Again(OriginError):
-    """Not the answer that was asked for, or not all of it: asking again may help."""
+    """Not the answer that was asked for, or none: asking again may help."""
+
+
+class _Cut(_Again):
+    """Not all of the answer: the origin is slow or broken, and not silent."""
 
 
 class Fallback:
     """The origin, as one client reads it directly. Any thread may use it."""
 
-    def __init__(self, origin: Mapping[str, Any] | None, connection_count: int) -> None:
+    def __init__(
+        self, origin: Mapping[str, Any] | None, connection_count: int, silence_ms: int
+    ) -> None:
         self._settings = dict(origin or {})
+        self._silence_ms = silence_ms
         self._connection_count = connection_count
         self._client: Any = None
         self._hopeless: tuple[float, CacheError] | None = None
@@ -68,11 +82,14 @@ class Fallback:
     def ask(self, wanted: AskOrigin) -> Reply:
         """The contract of effects.AskOrigin."""
         client = self._made()
-        for _ in range(_BODY_TRIES - 1):
+        patient_until_s = time.monotonic() + wanted.patience_s
+        for failures in range(1, TRIES):
             try:
                 return self._once(client, wanted)
-            except _Again:
-                continue  # botocore tries refused requests again, and never these
+            except _Again as error:
+                if time.monotonic() >= patient_until_s and not isinstance(error, _Cut):
+                    raise
+            time.sleep(random.random() * _PAUSE_S * 2 ** (failures - 1))
         return self._once(client, wanted)
 
     def close(self) -> None:
@@ -144,9 +161,9 @@ class Fallback:
             config = Config(
                 signature_version=UNSIGNED if anonymous else "s3v4",
                 connect_timeout=2,
-                read_timeout=20,
+                read_timeout=self._silence_ms / 1000,
                 max_pool_connections=max(10, 2 * self._connection_count),
-                retries={"total_max_attempts": 4, "mode": "standard"},
+                retries={"total_max_attempts": 1, "mode": "standard"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 user_agent_extra="cachesvc",
@@ -170,9 +187,11 @@ class Fallback:
         from botocore.exceptions import (
             BotoCoreError,
             ClientError,
+            HTTPClientError,
             NoCredentialsError,
             ParamValidationError,
         )
+        from botocore.exceptions import ConnectionError as NoConnection
 
         try:
             yield
@@ -184,7 +203,9 @@ class Fallback:
             raise OriginError(f"{name}: {_NO_CREDENTIALS}") from error
         except ParamValidationError as error:
             raise InvalidKey(f"{name}: no S3 object can have that name: {error}") from error
-        except (BotoCoreError, OSError, ValueError) as error:
+        except (HTTPClientError, NoConnection, OSError) as error:
+            raise _Again(f"{name}: the origin failed: {error}") from error
+        except (BotoCoreError, ValueError) as error:
             raise OriginError(f"{name}: the origin failed: {error}") from error
 
 
@@ -200,7 +221,8 @@ def _of_answer(name: ObjectName, response: Mapping[str, Any]) -> CacheError:
         return ObjectChanged(f"{name}: the version that was asked for is gone from the origin")
     if status == 416:
         return RangeError(f"{name}: the origin has no bytes in that range")
-    return OriginError(f"{name}: the origin answers {said}")
+    kind = _Again if status in _PASSING_STATUS else OriginError
+    return kind(f"{name}: the origin answers {said}")
 
 
 def _version(name: ObjectName, answer: Mapping[str, Any], size_bytes: Any) -> ObjectVersion:
@@ -242,4 +264,5 @@ def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target) -
     except Exception as error:  # whatever botocore, urllib3 or the socket call it
         why = error
     if received_bytes < len(view):
-        raise _Again(f"{name}: {received_bytes} of {len(view)} bytes came from the origin: {why}")
+        kind = _Cut if received_bytes else _Again
+        raise kind(f"{name}: {received_bytes} of {len(view)} bytes came from the origin: {why}")

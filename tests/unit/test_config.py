@@ -212,7 +212,9 @@ def test_the_same_directory_twice_is_refused() -> None:
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:x", "host:-1", "host:65536"])
 @pytest.mark.parametrize("name", ["lane", "grpc", "admin"])
 def test_what_is_no_address_is_refused(name: str, address: str) -> None:
-    assert refusal(**{name: address}) == f"{name}: {address!r} is no HOST:PORT"
+    text = refusal(**{name: address})
+    assert text.startswith(f"{name}: {address!r} is no HOST:PORT")
+    assert ("a port is a number up to 65535" in text) == (":" in address[1:])
 
 
 def test_addresses_are_taken_apart() -> None:
@@ -275,7 +277,17 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> Non
     if value is None:
         assert config(**{name: value}).capacity == 10 << 30  # None: not given
     else:
-        assert refusal(**{name: value}).startswith(f"{name}: ")
+        text = refusal(**{name: value})
+        assert text.startswith(f"{name}: {repr(value)[:40]}")
+        assert ": write " in text
+        assert "should" not in text.lower()
+        assert len(text) < 150
+
+
+def test_every_setting_has_a_sentence_of_what_to_write() -> None:
+    for name in NodeConfig.model_fields:
+        text = refusal(**{name: {"no": "setting"}})
+        assert text.startswith(f"{name}: {{'no': 'setting'}} will not do: write ")
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -1,0 +1,28 @@
+"""The program `cachesvc`: the command line, or one line that says what to install for it.
+
+Story: `pip install cachesvc` is the thin client and brings this program along, but not what it is
+made of, which comes with the extra `node`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_OURS = ("cachesvc", "cachesvc_client")
+
+
+def main() -> None:
+    """The entry point of the program."""
+    try:
+        from cachesvc.cli import main as command_line
+
+        command_line()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not missing or missing in _OURS:
+            raise
+        sys.exit(f"cachesvc: {missing} is not installed: pip install 'cachesvc[node]'")
+
+
+if __name__ == "__main__":
+    main()

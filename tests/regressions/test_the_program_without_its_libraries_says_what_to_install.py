@@ -1,0 +1,32 @@
+"""After `pip install cachesvc`, the thin client, the program says in one line what else it needs.
+
+Story: it ended in a traceback that named typer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from cachesvc.__main__ import main
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich.console"])
+def test_the_program_without_its_libraries_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name in ("cachesvc.cli", "cachesvc.config")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    package = missing.partition(".")[0]
+    said = f"cachesvc: {package} is not installed: pip install 'cachesvc[node]'"
+    assert caught.value.code == said  # to standard error, and the exit code is 1
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cachesvc.cli", None)
+    with pytest.raises(ModuleNotFoundError):
+        main()
