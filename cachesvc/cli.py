@@ -146,8 +146,9 @@ def devorigin(
     mb_s = _number("--per-connection-mb-s", per_connection_mb_s)
     try:
         shape = Shape(latency_ms, mb_s, p99_ms)
-    except ValueError as error:
-        fail(f"--first-byte-p99-ms: {error}", 2)
+    except ValueError:
+        why = "give --first-byte-ms too, above 0 and at most as much"
+        fail(f"--first-byte-p99-ms: {first_byte_p99_ms} will not do: {why}", 2)
     raise typer.Exit(run(root, host, port, shape))
 
 
