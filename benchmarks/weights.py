@@ -71,8 +71,6 @@ def _loader(job: Job) -> Callable[[], dict[str, Any]]:
         mapping = systems.mapped(job)
         return lambda: views(mapping(key))
     opener = systems.opener_of(job)
-    if job.system == "fsspec_filecache":
-        opener()(key, 0, 1)
     return lambda: views(opener()(key, 0, job.object_bytes))
 
 
