@@ -26,20 +26,17 @@ Timed = Callable[[], dict[str, float]]
 
 
 def plan(job: Job) -> Iterator[tuple[str, int]]:
-    """The ranges to read: all in order, or drawn by Zipf's law for ever."""
+    """The ranges to read: all in order, or drawn by Zipf's law for ever. Drawn before it returns."""
     per_object = job.object_bytes // job.range_bytes
     if not job.zipf:
-        for key in job.keys:
-            for start in range(0, per_object * job.range_bytes, job.range_bytes):
-                yield key, start
-        return
+        starts = range(0, per_object * job.range_bytes, job.range_bytes)
+        return iter([(key, start) for key in job.keys for start in starts])
     dice = random.Random(job.seed)
     places = [(key, number) for key in job.keys for number in range(per_object)]
     dice.shuffle(places)
     weights = itertools.accumulate(rank**-job.zipf for rank in range(1, len(places) + 1))
     drawn = dice.choices(places, cum_weights=list(weights), k=_DRAW_COUNT)
-    for key, number in itertools.cycle(drawn):
-        yield key, number * job.range_bytes
+    return itertools.cycle([(key, number * job.range_bytes) for key, number in drawn])
 
 
 class _Tags:
@@ -65,9 +62,10 @@ def ranges(job: Job) -> Timed:
     reads = [opener() for opener in openers]
     shared = list(plan(job)) if not job.zipf else []
     if not job.cold:
-        key, start = next(plan(job))
-        for read in reads:
-            read(key, start, job.range_bytes)
+        for key in job.keys:
+            reads[0](key, 0, job.range_bytes)
+        for read in reads[1:]:
+            read(job.keys[0], 0, job.range_bytes)
         if job.system.endswith("_in_place"):
             systems.Mappings.forget()
     tags = _Tags(job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from benchmarks import hot_big
 from benchmarks.catalog import LANE_RAW, MEMORY_COPY, NGINX_RAW
 from benchmarks.harness import Figure
@@ -76,6 +78,13 @@ def test_percentiles_of_few_reads_end_at_the_slowest() -> None:
 def test_a_plan_without_chance_reads_every_range_once() -> None:
     job = Job("ranges", "memory_copy", ["a", "b"], 4096, range_bytes=1024)
     assert list(plan(job)) == [(key, start) for key in "ab" for start in (0, 1024, 2048, 3072)]
+
+
+def test_a_plan_is_drawn_before_the_clock_runs() -> None:
+    """A generator would draw at its first range, in the middle of a measurement."""
+    for zipf in (0.0, 0.9):
+        made = plan(Job("ranges", "memory_copy", ["a"], 1 << 20, range_bytes=4096, zipf=zipf))
+        assert not inspect.isgenerator(made)
 
 
 def test_the_same_seed_draws_the_same_ranges_for_every_system() -> None:
