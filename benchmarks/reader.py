@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import resource
 import sys
@@ -21,22 +22,23 @@ from typing import Any
 from benchmarks import systems
 from benchmarks.job import PAGE, PAGE_BYTES, Job, Read
 
-_DRAW_COUNT = 50_000
+_DRAW_COUNT = 20_000
+_STRIDE = 2_654_435_761  # scatters neighbours in rank over all objects
 Timed = Callable[[], dict[str, float]]
 
 
 def plan(job: Job) -> Iterator[tuple[str, int]]:
-    """The ranges to read: all in order, or drawn by Zipf's law for ever. Drawn before it returns."""
+    """The ranges to read: all in order, or drawn by Zipf's law for ever; made before it returns."""
     per_object = job.object_bytes // job.range_bytes
     if not job.zipf:
         starts = range(0, per_object * job.range_bytes, job.range_bytes)
         return iter([(key, start) for key in job.keys for start in starts])
-    dice = random.Random(job.seed)
-    places = [(key, number) for key in job.keys for number in range(per_object)]
-    dice.shuffle(places)
-    weights = itertools.accumulate(rank**-job.zipf for rank in range(1, len(places) + 1))
-    drawn = dice.choices(places, cum_weights=list(weights), k=_DRAW_COUNT)
-    return itertools.cycle([(key, number * job.range_bytes) for key, number in drawn])
+    count = per_object * len(job.keys)
+    weights = list(itertools.accumulate(rank**-job.zipf for rank in range(1, count + 1)))
+    ranks = random.Random(job.seed).choices(range(count), cum_weights=weights, k=_DRAW_COUNT)
+    stride = next(odd for odd in itertools.count(_STRIDE, 2) if math.gcd(odd, count) == 1)
+    places = (divmod(rank * stride % count, per_object) for rank in ranks)
+    return itertools.cycle([(job.keys[key], number * job.range_bytes) for key, number in places])
 
 
 class _Tags:
