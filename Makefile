@@ -1,7 +1,7 @@
 # Every target works on a fresh machine: `setup` makes .venv, the others depend on it.
 #
 # Settings: PYTHON=python3.12 (what .venv is made with), N=100000 (histories of `sim`),
-# INPUT=dir (your own files for `demo`), KILLS=50 (of `soak`).
+# INPUT=dir (your own files for `demo`), KILLS=50 (of `soak`), ONLY=hot-big (of `bench`).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -91,8 +91,8 @@ demo: setup $(BUILD) ## three nodes, cold and hot reads: make demo INPUT=dir for
 	$(BIN)/cachesvc demo $(if $(INPUT),--input "$(INPUT)")
 
 .PHONY: bench
-bench: setup $(BUILD) ## the benchmarks, beside the peers
-	$(BIN)/python -m benchmarks
+bench: setup $(BUILD) ## the benchmarks, beside the peers: make bench ONLY=hot-big QUICK=1
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(QUICK),--quick)
 
 .PHONY: clean
 clean: ## remove what was built; .venv stays

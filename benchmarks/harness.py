@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.job import MIB
 from cachesvc.devorigin.ports import free_ports
+
+__all__ = [
+    "ENVIRONMENT", "MIB", "Figure", "RunningNode", "cachesvc", "children", "cpu_seconds",
+    "dev_origin", "interleaved", "node", "process", "ratios", "timed",
+]  # fmt: skip
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
@@ -25,7 +31,6 @@ ENVIRONMENT = {
     "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +120,11 @@ def cachesvc(*arguments: str, module: str = "cachesvc.cli") -> tuple[str, ...]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time that processes have used so far, user and system together."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """CPU time that processes have used so far, user and system together.
+
+    By clock_getcpuclockid(3), whose ids are made like this on Linux: /proc counts in 10 ms.
+    """
+    return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
 def children(pid: int) -> list[int]:

@@ -138,6 +138,9 @@ def devorigin(
     listen: Annotated[str, typer.Option(help="HOST:PORT.")],
     first_byte_ms: Annotated[str, typer.Option(help="Latency to the first byte.")] = "0",
     per_connection_mb_s: Annotated[str, typer.Option(help="10^6 bytes/s; 0 is unlimited.")] = "0",
+    first_byte_p99_ms: Annotated[
+        str, typer.Option(help="Makes the latency lognormal around --first-byte-ms; 0 is fixed.")
+    ] = "0",
 ) -> None:
     """Serve a folder as an S3 endpoint, for development. Prints `ready` when it listens."""
     from cachesvc.devorigin import Shape, run
@@ -147,7 +150,13 @@ def devorigin(
     except ValueError as error:
         fail(f"--listen: {error}", 2)
     latency_ms = _number("--first-byte-ms", first_byte_ms)
-    shape = Shape(latency_ms, _number("--per-connection-mb-s", per_connection_mb_s))
+    p99_ms = _number("--first-byte-p99-ms", first_byte_p99_ms)
+    mb_s = _number("--per-connection-mb-s", per_connection_mb_s)
+    try:
+        shape = Shape(latency_ms, mb_s, p99_ms)
+    except ValueError:
+        why = "give --first-byte-ms too, above 0 and at most as much"
+        fail(f"--first-byte-p99-ms: {first_byte_p99_ms} will not do: {why}", 2)
     raise typer.Exit(run(root, host, port, shape))
 
 

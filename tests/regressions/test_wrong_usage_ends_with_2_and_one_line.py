@@ -31,6 +31,7 @@ WRONG = [
     *((*DEVORIGIN, address) for address in ("host", "host:no", "127.0.0.1:99999")),
     *((*DEVORIGIN, "127.0.0.1:0", "--first-byte-ms", number) for number in ("x", "nan", "-1")),
     (*DEVORIGIN, "127.0.0.1:0", "--per-connection-mb-s", "inf"),
+    *((*DEVORIGIN, "127.0.0.1:0", "--first-byte-p99-ms", number) for number in ("x", "200")),
 ]
 
 

@@ -1,0 +1,56 @@
+"""Hot and small: ranges of 4, 64 and 256 KiB, drawn by Zipf's law (0.9), 1, 16 and 64 at once.
+
+A `nice -n 19` spinner runs on each core, alike for all systems, because waking an idle core takes
+longer than the read. The ranges lie in 4 objects of 256 MiB; what is drawn is the same for all.
+"At once" are threads of one reading process, so that at 16 and 64 the interpreter of the reader is
+a part of what is measured, for every system that is read from Python.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.catalog import ARRAY, MMAP_IN_PLACE, REGION_IN_PLACE, SYSTEMS, System
+from benchmarks.job import MIB, Job
+from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
+from benchmarks.objects import make_object, warm
+from benchmarks.peers import Servers
+from benchmarks.spinner import spinners
+
+_SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
+_BIG_ONLY = (ARRAY, MMAP_IN_PLACE, REGION_IN_PLACE)
+
+
+def case_name(size_kib: int, at_once: int) -> str:
+    return f"{size_kib} KiB, {at_once} at once"
+
+
+def run(bench: Bench, work: Path) -> Outcome:
+    outcome = Outcome(" ".join((__doc__ or "").split()))
+    count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.2)
+    keys = [f"small-{number}" for number in range(count)]
+    systems = [one for one in SYSTEMS.values() if one.name not in _BIG_ONLY]
+    with Servers(bench.environment, work, _SERVERS) as servers:
+        folder = servers.root / "bench"
+        for number, key in enumerate(keys):
+            make_object(folder / key, number, object_bytes)
+        warm(servers, keys, object_bytes)
+        systems = usable(bench, outcome, servers, systems)
+
+        def case(size_kib: int, at_once: int) -> Case:
+            def jobs(system: System, number: int) -> list[Job]:
+                return [
+                    Job(
+                        "ranges", system.reader, keys, object_bytes, addresses(servers, system),
+                        range_bytes=size_kib << 10, at_once=at_once, zipf=0.9, limit_s=limit_s,
+                        seed=number, folder=str(folder), scratch=scratch(work),
+                    )
+                ]  # fmt: skip
+
+            return Case(case_name(size_kib, at_once), jobs)
+
+        with spinners():
+            for size_kib in (4,) if bench.quick else (4, 64, 256):
+                for at_once in (1, 16) if bench.quick else (1, 16, 64):
+                    run_case(bench, outcome, servers, systems, case(size_kib, at_once))
+    return outcome

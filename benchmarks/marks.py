@@ -1,0 +1,196 @@
+"""The marks: which ratio of which figures, what it has to be, and whether it was reached.
+
+Rules: a ratio compares values of the same round; its median counts. A mark whose figures are
+missing is not reached and not missed: it says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks import cold_fill, hot_big, hot_small, safetensors_load, stalled, stampede
+from benchmarks.catalog import (
+    ARRAY,
+    GRPC,
+    LANE,
+    LANE_RAW,
+    NGINX_RAW,
+    REGION,
+    REGION_IN_PLACE,
+    SYSTEMS,
+)  # fmt: skip
+from benchmarks.harness import Figure
+from benchmarks.measure import Outcome
+
+Values = Sequence[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One line of the marks. found: the ratio, or the value; None: not measured."""
+
+    what: str
+    wanted: str
+    found: Figure | None
+    reached: bool | None
+    remark: str = ""
+
+
+class Found:
+    """The outcomes of a run, and the figures of the benchmarks that are not tables."""
+
+    def __init__(self, outcomes: Mapping[str, Outcome], figures: Mapping[str, object]) -> None:
+        self.outcomes = outcomes
+        self.figures = figures
+
+    def values(self, workload: str, case: str, system: str, figure: str) -> Values:
+        outcome = self.outcomes.get(workload)
+        return outcome.values(case, system, figure) if outcome else None
+
+    def figure(self, benchmark: str, beginning: str) -> Figure | None:
+        """A figure that a benchmark printed itself, by how its name begins."""
+        table = self.figures.get(benchmark)
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if name.startswith(beginning) and isinstance(value, dict):
+                return Figure(**value)
+        return None
+
+    def reason(self, workload: str, *systems: str) -> str:
+        outcome = self.outcomes.get(workload)
+        if outcome is None:
+            return f"{workload} was not run"
+        reasons = [
+            why for name, why in outcome.skipped.items() if name.startswith((*systems, "all"))
+        ]
+        return "; ".join(dict.fromkeys(reasons)) or "not measured"
+
+
+def _ratio(ours: Values, theirs: Values) -> Figure | None:
+    if not ours or not theirs or len(ours) != len(theirs) or not all(theirs):
+        return None
+    return Figure.of([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def _mark(
+    what: str, bound: float, found: Figure | None, *, most: bool = False, why: str = ""
+) -> Mark:
+    wanted = f"at {'most' if most else 'least'} {bound:g}"
+    if found is None:
+        return Mark(what, wanted, None, None, why or "not measured")
+    reached = found.median <= bound if most else found.median >= bound
+    return Mark(what, wanted, found, reached, why)
+
+
+def _against(
+    found: Found, what: str, place: tuple[str, str, str], ours: str, theirs: str, bound: float,
+    most: bool = False,
+) -> Mark:  # fmt: skip
+    """place: workload, case, figure."""
+    workload, case, figure = place
+    ratio = _ratio(
+        found.values(workload, case, ours, figure), found.values(workload, case, theirs, figure)
+    )
+    why = "" if ratio else found.reason(workload, ours, theirs)
+    return _mark(what, bound, ratio, most=most, why=why)
+
+
+def _value(
+    found: Found, what: str, workload: str, case: str, system: str, figure: str, bound: float
+) -> Mark:
+    """A figure that may be this much at most, in every round."""
+    values = found.values(workload, case, system, figure)
+    if not values:
+        return _mark(what, bound, None, most=True, why=found.reason(workload, system))
+    mark = _mark(what, bound, Figure.of(values), most=True)
+    return replace(mark, reached=max(values) <= bound)
+
+
+def _fastest(found: Found, workload: str, case: str, names: Sequence[str]) -> str:
+    """Of these systems the one with the highest median of GB/s; the first, if there is none."""
+    speeds = {name: found.values(workload, case, name, "GB/s") for name in names}
+    medians = {name: Figure.of(values).median for name, values in speeds.items() if values}
+    return max(medians, key=lambda name: medians[name]) if medians else names[0]
+
+
+def _hot(found: Found) -> list[Mark]:
+    big = ("hot-big", hot_big.case_name(1), "GB/s")
+    sockets = [one.name for one in SYSTEMS.values() if one.over_socket]
+    fastest = _fastest(found, *big[:2], sockets)
+    small = ("hot-small", hot_small.case_name(4, 1), "p50 us")
+    region_us = found.values(*small[:2], REGION, small[2])
+    return [
+        _against(found, "Region in place / array in place", big, REGION_IN_PLACE, ARRAY, 0.8),
+        _against(
+            found, f"Region in place / {fastest} (fastest over a socket)", big, REGION_IN_PLACE,
+            fastest, 8,
+        ),
+        _against(
+            found, "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s", big, LANE_RAW, NGINX_RAW, 1
+        ),
+        _against(
+            found, "TCP lane / nginx sendfile, raw client, 8 MiB, server CPU-s/GiB",
+            (*big[:2], "server CPU-s/GiB"), LANE_RAW, NGINX_RAW, 1.2, most=True,
+        ),
+        _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
+        _against(
+            found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
+            most=True,
+        ),
+        _mark(
+            "4 KiB from a Region, p50 us", 5, Figure.of(region_us) if region_us else None,
+            most=True, why="" if region_us else found.reason("hot-small", REGION),
+        ),
+    ]  # fmt: skip
+
+
+def _grpc(found: Found) -> list[Mark]:
+    speed = found.values("hot-big", hot_big.case_name(1), GRPC, "GB/s")
+    why = "" if speed else found.reason("hot-big", GRPC)
+    ratio = found.figure("grpc", "CacheClient / plain (mark")
+    return [
+        _mark("gRPC Read, 8 MiB, GB/s", 0.6, Figure.of(speed) if speed else None, why=why),
+        _mark(
+            "gRPC Read / plain protobuf messages", 2.5, ratio,
+            why="" if ratio else "grpc was not run",
+        ),
+    ]  # fmt: skip
+
+
+def _cold(found: Found) -> list[Mark]:
+    place = ("cold-fill", cold_fill.RANGES, "GB/s")
+    fastest = _fastest(found, *place[:2], [one.name for one in cold_fill.DIRECT])
+    whole = ("cold-fill", cold_fill.WHOLE, "GB/s")
+    once = found.values("stampede", stampede.CASE, LANE, "GETs per extent")
+    fetched = found.values("stampede", stampede.CASE, LANE, "origin bytes / object")
+    most = [max(pair) for pair in zip(once or (), fetched or (), strict=True)]
+    return [
+        _against(found, f"cold fill, CacheClient lane / {fastest} (fastest)", place, LANE, fastest,
+                 0.95),
+        _against(found, f"cold fill in one call, CacheClient lane / {cold_fill.DIRECT_WHOLE.name}",
+                 whole, LANE, cold_fill.DIRECT_WHOLE.name, 0.95),
+        _value(found, "cold fill, origin bytes / object", "cold-fill", cold_fill.RANGES, LANE,
+               "origin bytes / object", 1),
+        _mark("stampede, GETs per extent", 1, Figure.of(most) if most else None, most=True,
+              why="" if most else found.reason("stampede", LANE)),
+    ]  # fmt: skip
+
+
+def _memory(found: Found) -> list[Mark]:
+    lane = f"{LANE_RAW}, {stalled.BESIDE}"
+    p99 = ("stalled", stalled.CASE, "p99 us")
+    return [
+        _value(found, "eight processes, PSS together / weights, Region", "eight-processes",
+               safetensors_load.EIGHT, REGION_IN_PLACE, "PSS growth / weights", 1.1),
+        _value(found, "1,000 stalled readers, MiB more memory", "stalled", stalled.CASE, lane,
+               "server growth MiB", 64),
+        _against(found, "p99 beside 1,000 stalled readers / alone", p99, lane,
+                 f"{LANE_RAW}, {stalled.ALONE}", 1.2, most=True),
+    ]  # fmt: skip
+
+
+FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _grpc, _cold, _memory)
+
+
+def all_marks(found: Found) -> list[Mark]:
+    return [mark for family in FAMILIES for mark in family(found)]

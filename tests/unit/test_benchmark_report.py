@@ -1,0 +1,95 @@
+"""What the benchmarks say of their figures: ratios, marks, tables, the plot."""
+
+from __future__ import annotations
+
+import inspect
+
+from benchmarks import hot_big
+from benchmarks.catalog import LANE_RAW, MEMORY_COPY, NGINX_RAW
+from benchmarks.harness import Figure
+from benchmarks.job import Job
+from benchmarks.marks import Found, Mark, all_marks
+from benchmarks.measure import Outcome
+from benchmarks.plot import Panel, svg
+from benchmarks.reader import percentiles, plan
+from benchmarks.report import document, shown
+
+CASE = hot_big.case_name(1)
+WHAT = "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s"
+
+
+def outcome(lane: list[float], nginx: list[float]) -> Outcome:
+    made = Outcome("a note")
+    for ours, theirs in zip(lane, nginx, strict=True):
+        made.add(CASE, LANE_RAW, {"GB/s": ours})
+        made.add(CASE, NGINX_RAW, {"GB/s": theirs})
+        made.add(CASE, MEMORY_COPY, {"GB/s": 10.0})
+    return made
+
+
+def mark(found: Outcome | None) -> Mark:
+    marks = all_marks(Found({"hot-big": found} if found else {}, {}))
+    return next(one for one in marks if one.what == WHAT)
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    found = mark(outcome([1.0, 4.0, 2.0], [2.0, 2.0, 2.0]))
+    assert found.found == Figure(1.0, 0.5, 2.0)
+    assert found.reached is True
+
+
+def test_a_mark_that_is_missed_says_so() -> None:
+    assert mark(outcome([0.9], [1.0])).reached is False
+
+
+def test_a_mark_without_figures_is_neither_reached_nor_missed() -> None:
+    assert mark(None).reached is None
+    assert mark(None).remark == "hot-big was not run"
+
+
+def test_a_mark_names_why_its_system_was_left_out() -> None:
+    made = Outcome("a note")
+    made.skipped[NGINX_RAW] = "nginx is not installed"
+    assert mark(made).remark == "nginx is not installed"
+
+
+def test_a_document_shows_medians_ranges_and_shares_of_the_ceiling() -> None:
+    made = outcome([1.0, 3.0, 2.0], [2.0, 2.0, 2.0])
+    text = document("# Title", {"cores": "2"}, {"hot-big": made}, {}, [])
+    assert f"| {LANE_RAW} | 2 [1-3] | 20 % |" in text
+
+
+def test_a_figure_of_one_round_has_no_range() -> None:
+    assert shown(Figure(2.0, 2.0, 2.0)) == "2"
+
+
+def test_a_plot_escapes_names_and_keeps_within_its_width() -> None:
+    text = svg([Panel("a < b", [("x & y", Figure(1.0, 0.5, 2.0))])], ())
+    assert "a &lt; b" in text
+    assert "x &amp; y" in text
+
+
+def test_percentiles_of_few_reads_end_at_the_slowest() -> None:
+    found = percentiles([1e-6, 2e-6, 3e-6])
+    assert found["p50 us"] == 2
+    assert found["p99.9 us"] == 3
+
+
+def test_a_plan_without_chance_reads_every_range_once() -> None:
+    job = Job("ranges", "memory_copy", ["a", "b"], 4096, range_bytes=1024)
+    assert list(plan(job)) == [(key, start) for key in "ab" for start in (0, 1024, 2048, 3072)]
+
+
+def test_a_plan_is_drawn_before_the_clock_runs() -> None:
+    """A generator would draw at its first range, in the middle of a measurement."""
+    for zipf in (0.0, 0.9):
+        made = plan(Job("ranges", "memory_copy", ["a"], 1 << 20, range_bytes=4096, zipf=zipf))
+        assert not inspect.isgenerator(made)
+
+
+def test_the_same_seed_draws_the_same_ranges_for_every_system() -> None:
+    first, second = (
+        plan(Job("ranges", system, ["a"], 1 << 20, range_bytes=4096, zipf=0.9, seed=3))
+        for system in ("memory_copy", "boto3_get")
+    )
+    assert [next(first) for _ in range(100)] == [next(second) for _ in range(100)]
