@@ -89,7 +89,6 @@ class Connection:
         self.thread = thread
         self.local = sock.family == socket.AF_UNIX
         self.decoder = RequestDecoder()
-        self.unread_bytes = 0
         self.greeted = False
         self.barred: CacheError | None = None
         self.busy = False
@@ -145,7 +144,10 @@ class LaneThread(Thread):
                     log.exception("a lane thread stumbled")
                     if fd in self._connections:
                         self.close(self._connections[fd])
-            self._sweep()
+            try:
+                self._sweep()
+            except Exception:
+                log.exception("a lane thread stumbled over a silent client")
         self._epoll.close()
         wake_fd, self._wake_fd = self._wake_fd, -1  # late posts must not hit another file
         os.close(wake_fd)
@@ -257,7 +259,6 @@ class LaneThread(Thread):
             self.close(connection)
             return
         connection.decoder.feed(data)
-        connection.unread_bytes += len(data)
         self.advance(connection)
 
     def advance(self, connection: Connection) -> None:
@@ -266,7 +267,6 @@ class LaneThread(Thread):
             while not connection.busy and not connection.closing:
                 request = connection.decoder.next()
                 if request is None:
-                    connection.unread_bytes = 0
                     break
                 connection.busy = True
                 connection.moved_at = time.monotonic()
@@ -283,7 +283,7 @@ class LaneThread(Thread):
         if connection.closing:
             return
         mask = select.EPOLLOUT if connection.outgoing else 0
-        if connection.unread_bytes < MAX_UNREAD_BYTES:
+        if connection.decoder.held_bytes < MAX_UNREAD_BYTES:
             mask |= select.EPOLLIN
         if mask != connection.mask:
             connection.mask = mask

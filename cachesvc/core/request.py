@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cachesvc.core.errors import RangeError
 from cachesvc.core.types import ObjectName, ObjectVersion
 
+LEAST_BYTES_PER_S = 100_000  # of an origin's body, beyond the limit on silence; slower is broken
 MAX_RANGES = 1024  # in one request
 MAX_REQUEST_BYTES = 256 << 20  # what the ranges of one request may add up to
 

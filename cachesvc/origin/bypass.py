@@ -14,13 +14,13 @@ from datetime import datetime
 from typing import Any
 
 from cachesvc.core.errors import OriginError
+from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, clamp
 from cachesvc.origin import blame
 from cachesvc.origin.base import BypassStream
 
 CHUNK_BYTES = 256 << 10
-LEAST_BYTES_PER_S = 100_000  # of a body, beyond PATIENCE_S of waiting for it; slower is broken
-PATIENCE_S = 10.0
+PATIENCE_S = 10.0  # of waiting for a body, beyond what LEAST_BYTES_PER_S allows
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 Head = Callable[[ObjectName], Awaitable[ObjectVersion]]

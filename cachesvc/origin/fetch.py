@@ -32,12 +32,12 @@ from enum import Enum
 from threading import Lock
 from urllib.parse import urlsplit
 
+from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.origin.base import Sink
 from cachesvc.origin.connections import Connection, Connections, Endpoint
 from cachesvc.origin.http1 import Answer, CutShort, Head, WrongAnswer
 
-LEAST_BYTES_PER_S = 100_000  # of a GET's body, beyond read_timeout_ms; slower is broken
 SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed
 ERROR_BODY_MAX_BYTES = 16 << 10
 

@@ -38,13 +38,14 @@ from cachesvc.core.errors import (
     OriginError,
     Overloaded,
 )
+from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin import blame, bypass
 from cachesvc.origin.base import BypassStream, Listing, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
-from cachesvc.origin.fetch import LEAST_BYTES_PER_S, Outcome, Result, Transfer
+from cachesvc.origin.fetch import Outcome, Result, Transfer
 from cachesvc.origin.s3_client import (
     MAX_STREAM_COUNT,
     S3Settings,

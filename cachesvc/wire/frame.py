@@ -91,6 +91,11 @@ class RequestDecoder:
         self._buffer += data
 
     @property
+    def held_bytes(self) -> int:
+        """What was fed and not yet given out."""
+        return len(self._buffer)
+
+    @property
     def empty(self) -> bool:
         """Whether the connection stands between two frames."""
         return not self._buffer

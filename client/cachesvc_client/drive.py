@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Condition, Lock
 from typing import Any, TypeVar
 
-from cachesvc.core.errors import CacheError, Retry
+from cachesvc.core.errors import CacheError
 from cachesvc_client.effects import Effect, Steps
 
 T = TypeVar("T")
@@ -90,10 +90,8 @@ def _wait_out(job: _Job) -> None:
         raise
 
 
-class _Abandoned(CacheError):
-    """Nobody waits for this piece of a read any more."""
-
-    retry = Retry.NEVER
+class _Abandoned(Exception):
+    """Nobody waits for this piece of a read any more. No CacheError: the read logic is not told."""
 
 
 class _Job:

@@ -6,8 +6,8 @@ Rules
   is read directly, once, with the client's own; if that fails, the error names both.
 - A node that wants another token is passed over. If all nodes that answered want another one, the
   read fails: read from the origin all the same, nobody would ever notice the wrong token.
-- origin_patience_ms after the last good answer no further node is asked: an origin that is silent
-  for one node is silent for all.
+- Once a node says that the origin fails, and origin_patience_ms have passed since the last good
+  answer, no further node is asked: an origin that is silent for one node is silent for all.
 - Bytes that fail their checksum: the same node once more, checking every page; then the next.
 - All else of Retry.NEVER and Retry.REFRESH ends the search; ELSEWHERE goes on. When nobody is left,
   the error names what the nodes and what the origin failed with.
@@ -59,9 +59,12 @@ Piece = tuple[int, int, int]  # block index, start, end: within one block, in by
 
 @dataclass(slots=True)
 class Group:
-    """Pieces that one node is asked for in one request; member None: the origin."""
+    """Pieces that one node is asked for in one request; member None: the origin. epoch: of the
+    member table by which it was chosen.
+    """
 
     member: Member | None
+    epoch: int
     pieces: list[Piece] = field(default_factory=list)
     length_bytes: int = 0
 
@@ -83,13 +86,13 @@ class Failover:
         self._token_taken = False
         self._good_s = self._clock()  # when an answer came last
         self._given_up: CacheError | None = None  # what the origin failed with beyond all patience
-        self._refreshed = False
+        self._first_epoch: int | None = self._router.epoch  # None: the table is fresh
         self._differs: Member | None = None  # has another member table than we
 
     def meet(self) -> Steps[None]:
         """Make sure that there is a ring. Without one, the origin will have to do."""
         if not self._router.known:
-            self._refreshed = True
+            self._first_epoch = None
             try:
                 yield Refresh()
             except CacheError as error:
@@ -113,8 +116,9 @@ class Failover:
     ) -> Steps[Reply]:
         """Ask the owners of block 0, then the origin."""
         tried: set[str] = set()
+        epoch = self._router.epoch
         reply = yield from self._owners(request, target, tried)
-        if reply is None and (yield from self._renewed()):
+        if reply is None and (yield from self._renewed(epoch)):
             tried.clear()
             reply = yield from self._owners(request, target, tried)
         if reply is not None:
@@ -163,6 +167,7 @@ class Failover:
 
     def _grouped(self, pieces: list[Piece], tried: frozenset[str]) -> list[Group]:
         """The pieces by who is asked for them next, cut to what one request may hold."""
+        epoch = self._router.epoch
         chosen: dict[int, Member | None] = {}
         groups: list[Group] = []
         filling: dict[str | None, Group] = {}
@@ -178,7 +183,7 @@ class Failover:
                 or group.length_bytes + end - start > self._config.ask_max_bytes
                 or len(group.pieces) >= MAX_RANGES
             ):
-                group = filling[key] = Group(member)
+                group = filling[key] = Group(member, epoch)
                 groups.append(group)
             group.pieces.append(piece)
             group.length_bytes += end - start
@@ -197,7 +202,7 @@ class Failover:
         """Ask the group's node; if it cannot answer, go on with the next owners of its pieces."""
         member = group.member
         if member is None:
-            if (yield from self._renewed()):
+            if (yield from self._renewed(group.epoch)):
                 yield from self._fetch(version, group.pieces, target, frozenset())
             else:
                 yield from self._from_origin(version, group, target, tried)
@@ -319,7 +324,8 @@ class Failover:
             self._refused = self._over = True
         elif error.retry is not Retry.ELSEWHERE:
             raise error
-        self._over = self._over or self._patience_s() <= 0
+        if isinstance(error, OriginError) and self._patience_s() <= 0:
+            self._over = True
         self._why = error
 
     def _patience_s(self) -> float:
@@ -327,18 +333,21 @@ class Failover:
 
     # -- the member table
 
-    def _renewed(self) -> Steps[bool]:
-        """All nodes that we know failed: whether there is a new member table. Once a read."""
-        if self._over or self._refreshed or not self._router.known:
+    def _renewed(self, epoch: int) -> Steps[bool]:
+        """All nodes that were chosen by this epoch failed: whether there is another member table.
+
+        Once a read: for what was chosen by the table that the read began with. Of several groups at
+        once one may have renewed it already, or be about to: whoever refreshes second waits for it.
+        """
+        if self._over or epoch != self._first_epoch or not self._router.known:
             return False
-        self._refreshed = True
-        epoch = self._router.epoch
-        try:
-            yield Refresh()
-        except CacheError as error:
-            self._why = self._why or error
-            if isinstance(error, Unauthenticated):
-                self._wrong_token = error
+        if self._router.epoch == epoch:
+            try:
+                yield Refresh()
+            except CacheError as error:
+                self._why = self._why or error
+                if isinstance(error, Unauthenticated):
+                    self._wrong_token = error
         changed = self._router.epoch != epoch
         if changed:
             self._gone.clear()

@@ -648,3 +648,63 @@ def test_any_mix_of_troubles_gives_the_right_bytes_or_an_error(
             assert found in ([OLD[start:end], OLD[:5]], [NEW[start:end], NEW[:5]]), f"seed {seed}"
             right += 1
     assert right > 400
+
+
+def test_groups_that_find_all_nodes_replaced_wait_for_the_new_member_table_together() -> None:
+    world = World(known=False)
+    world.router.adopt(MemberTable([Member(f"x{number}", f"x{number}:1") for number in range(2)]))
+
+    def gone(effect: Effect) -> CacheError | None:
+        if isinstance(effect, Ask) and effect.member.node_id.startswith("x"):
+            return NodeUnavailable("replaced")
+        return OriginError("no credentials") if isinstance(effect, AskOrigin) else None
+
+    def side_by_side(effect: Effect) -> Any:
+        return in_turns(effect.steps, perform) if isinstance(effect, Together) else perform(effect)
+
+    perform, world.trouble = world.perform, gone
+    world.script.versions.put(world.version, float("inf"))
+    room = Room(spans(NAME, [(0, None)]))
+    run(world.script.read(NAME, [(0, None)], room), side_by_side)
+    assert room.result(0, len(OLD)) == OLD
+    assert not any(isinstance(effect, AskOrigin) for effect in world.log)
+
+
+def in_turns(steps: Sequence[Any], perform: Callable[[Effect], Any]) -> list[Any]:
+    """Several generators side by side: each takes one effect in its turn."""
+    outcomes: list[Any] = [None] * len(steps)
+    waiting = {number: next(one) for number, one in enumerate(steps)}
+    while waiting:
+        for number, effect in list(waiting.items()):
+            try:
+                if isinstance(effect, Together):
+                    result: Any = in_turns(effect.steps, perform)
+                else:
+                    result = perform(effect)
+            except CacheError as error:
+                move = (steps[number].throw, error)
+            else:
+                move = (steps[number].send, result)
+            try:
+                waiting[number] = move[0](move[1])
+            except StopIteration:
+                del waiting[number]
+            except CacheError as error:
+                outcomes[number] = error
+                del waiting[number]
+    return outcomes
+
+
+def test_a_node_that_dies_in_a_long_answer_leaves_the_read_to_the_next_owner() -> None:
+    world = World(settings={"origin_patience_ms": 15_000})
+    first = owner(1)
+
+    def dies(effect: Effect) -> CacheError | None:
+        if isinstance(effect, Ask) and effect.member.node_id == first:
+            world.now_s += 16
+            return NodeUnavailable("gone")
+        return OriginError("no credentials") if isinstance(effect, AskOrigin) else None
+
+    world.trouble = dies
+    world.script.versions.put(world.version, float("inf"))
+    assert world.read((1024, 2048)) == [OLD[1024:2048]]
