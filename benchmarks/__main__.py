@@ -29,6 +29,7 @@ from benchmarks import (
     environment,
     fill,
     grpc_read,
+    grpc_sweep,
     hot_big,
     hot_small,
     lane_nginx,
@@ -50,6 +51,7 @@ from benchmarks.report import document, print_marks, print_outcome
 BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "lane": lane_nginx.run,
     "grpc": grpc_read.run,
+    "grpc-sweep": grpc_sweep.run,
     "fill": fill.run,
     "restart": restart.run,
 }

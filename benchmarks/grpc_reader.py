@@ -1,4 +1,5 @@
-"""One reading process of the gRPC benchmark: `python -m benchmarks.grpc_reader KIND ADDRESS`.
+"""One reading process of the gRPC benchmarks: `python -m benchmarks.grpc_reader KIND ADDRESS
+[OPTIONS]`, OPTIONS being channel options in JSON for grpcio's own client.
 
 Each reading is a process of its own, because what an earlier reader has freed decides how fast a
 process receives (docs/decisions/0007-synchronous-grpc-server.md). It reads the object once
@@ -7,6 +8,7 @@ uncounted and once counted, into a ready buffer, and prints GB/s.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +26,11 @@ _METHOD = "/cachesvc.wire.v1.Cache/Read"
 Read = Callable[[int, memoryview], object]
 
 
-def _chunks(address: str, parse: Callable[[bytes], Any]) -> Callable[[int], Any]:
-    read = grpc.insecure_channel(address).unary_stream(
-        _METHOD, cache_pb2.ReadRequest.SerializeToString, parse
-    )
+def _chunks(
+    address: str, parse: Callable[[bytes], Any], options: dict[str, int] | None = None
+) -> Callable[[int], Any]:
+    channel = grpc.insecure_channel(address, list((options or {}).items()))
+    read = channel.unary_stream(_METHOD, cache_pb2.ReadRequest.SerializeToString, parse)
     name = cache_pb2.ObjectName(bucket="bench", key="object")
 
     def ask(start: int) -> Any:
@@ -37,9 +40,9 @@ def _chunks(address: str, parse: Callable[[bytes], Any]) -> Callable[[int], Any]
     return ask
 
 
-def passed(address: str) -> Read:
+def passed(address: str, options: dict[str, int] | None = None) -> Read:
     """grpcio's own client, messages passed through and split in place."""
-    ask = _chunks(address, lambda raw: raw)
+    ask = _chunks(address, lambda raw: raw, options)
 
     def read(start: int, view: memoryview) -> None:
         for raw in ask(start):
@@ -70,13 +73,25 @@ def plain_warm(address: str) -> Read:
     return plain(address)
 
 
+def passed_warm(address: str) -> Read:
+    """Messages passed through, given what CacheClient does for its allocator."""
+    bytearray(16 * MIB)
+    return passed(address, json.loads(sys.argv[3]))
+
+
 def client(address: str) -> Read:
     """CacheClient over grpc://, checksums checked."""
     cache = CacheClient(f"grpc://{address}")
     return lambda start, view: cache.readinto("s3://bench/object", view, start)
 
 
-KINDS = {"client": client, "passed": passed, "plain": plain, "plain warm": plain_warm}
+KINDS = {
+    "client": client,
+    "passed": passed,
+    "passed warm": passed_warm,
+    "plain": plain,
+    "plain warm": plain_warm,
+}
 
 
 def main() -> None:
