@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,7 +92,7 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
     with ExitStack() as running:
         origin = running.enter_context(dev_origin(root))
         nodes: dict[tuple[str, ...], str] = {}
-        systems = {}
+        systems: dict[str, Callable[[], float]] = {}
         for name, variant in VARIANTS.items():
             environment = variant.environment()
             key = tuple(environment.values())

@@ -18,12 +18,12 @@ from cachesvc import cli, service
 def main() -> None:
     service.CHUNK_BYTES = int(os.environ["MESSAGE_BYTES"])
     more = [tuple(option) for option in json.loads(os.environ["SERVER_OPTIONS"])]
-    make_server = grpc.server
+    make_server: Any = grpc.server
 
-    def server(*given: Any, options: list[tuple[str, Any]], **named: Any) -> grpc.Server:
+    def server(*given: Any, options: list[tuple[str, Any]], **named: Any) -> Any:
         return make_server(*given, options=[*options, *more], **named)
 
-    grpc.server = server
+    grpc.server = server  # type: ignore[assignment]
     cli.main()
 
 
