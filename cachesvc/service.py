@@ -44,7 +44,7 @@ from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 SERVICE = "cachesvc.wire.v1.Cache"
 _OPEN_METHOD = "/grpc.health.v1.Health/Check"
 CHUNK_BYTES = 1 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
-CALL_THREADS = 64
+CALL_THREADS = 256
 STALL_S = 60.0
 PENDING_INTERVAL_S = 0.5
 CORRUPT_TRIES = 3
