@@ -9,7 +9,8 @@ Rules
 - One lock guards devices and open table and is never held over I/O: decide under it, then close and
   unlink. A block that is `leaving` is not written again before its file is gone.
 - Writers of one block follow one another: each holds the block's stripe, taken before the lock.
-  Readers take the lock alone, and look for no file that is being made.
+  Readers take the lock alone, and look for no file that is being made. On one device one writer at
+  a time makes room.
 - Whatever ends a write, its reservation is given back.
 - A device that fails is taken out of use and the node goes on; a full one uses what fits, and tries
   again later. Being short of descriptors or memory is not the device's fault.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, RLock
 
 import structlog
 
@@ -63,6 +64,7 @@ class Stock:
         self.metrics = metrics
         self._clock = clock
         self._stripes = [Lock() for _ in range(_STRIPES)]
+        self._rooms = {device: RLock() for device in self.devices}
         self._made: set[bytes] = set()  # whose files are being made just now
         metrics.stored_bytes.set_function(lambda: self.stored_bytes)
         metrics.stored_blocks.set_function(lambda: self.stored_count)
@@ -122,8 +124,12 @@ class Stock:
 
     def reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         """Make room for bytes of the block, by evicting others; whether they fit."""
-        if need_bytes:
-            self._look(device)
+        with self._rooms[device]:  # what leaves for one is gone before the next believes in it
+            if need_bytes:
+                self._look(device)
+            return self._reserve(device, block_id, need_bytes)
+
+    def _reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         with self.lock:
             if block_id in device.leaving:
                 return False

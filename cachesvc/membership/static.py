@@ -82,8 +82,8 @@ class StaticMembership:
 
     async def start(self) -> None:
         """One round now, the others in the background. Call it once this node listens."""
-        hop = asyncio.get_running_loop().call_soon_threadsafe
-        self._cluster.changed = lambda: hop(self._keep)
+        self._loop = asyncio.get_running_loop()
+        self._cluster.changed = self._hop
         self._cluster.remember()
         await self.round()
         await asyncio.to_thread(self._cluster.keep)
@@ -95,6 +95,9 @@ class StaticMembership:
             await asyncio.gather(self._task, return_exceptions=True)
         self._cluster.changed = self._cluster.keep
         await asyncio.gather(*self._keeps)
+
+    def _hop(self) -> None:
+        self._loop.call_soon_threadsafe(self._keep)
 
     def _keep(self) -> None:
         """Have the table written aside: whoever changed it has clients to serve."""

@@ -5,6 +5,7 @@ nothing is evicted in vain for long.
 from __future__ import annotations
 
 import errno
+from threading import Event, Thread
 
 import pytest
 
@@ -130,6 +131,35 @@ def test_a_write_that_finds_the_disk_full_asks_at_once() -> None:
     assert put(bench, 7)
     assert bench.store.stored_count == 5
     assert bench.count("device_healthy", device="memory") == 1
+    bench.store.close()
+
+
+def test_the_space_of_what_leaves_is_used_only_once_it_is_gone() -> None:
+    """Another writer comes while the file that left for the first is still being removed."""
+    disk = MappedDisk(3.5)
+    bench = bench_on(disk)
+    assert all(bench.put(block) for block in BLOCKS[:3])
+    leaving, go = Event(), Event()
+
+    def fail(op: str) -> None:
+        if op == "unlink" and not leaving.is_set():
+            leaving.set()
+            assert go.wait(20)
+
+    disk.fail = fail
+    first = Thread(target=lambda: stored.append(bench.put(BLOCKS[3], 0, 1)))
+    second = Thread(target=lambda: stored.append(bench.put(BLOCKS[4], 0, 1)))
+    stored: list[bool] = []
+    first.start()
+    assert leaving.wait(20)
+    second.start()
+    second.join(0.2)  # it may wait for the first, and must not fail meanwhile
+    go.set()
+    first.join()
+    second.join()
+    assert stored == [True, True]
+    assert bench.store.devices[0].full_until < 0
+    assert bench.count("unstored_bytes_total") == 0
     bench.store.close()
 
 
