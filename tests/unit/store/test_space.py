@@ -9,11 +9,19 @@ from threading import Event, Thread
 
 import pytest
 
+from cachesvc.core.types import Geometry, ObjectName
 from cachesvc.device import VAIN_REST_S
 from cachesvc.disk.base import Space
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.stock import SPACE_INTERVAL_S
-from tests.support import FILE_BYTES
+from tests.support import (
+    FILE_BYTES,
+    block_data,
+    blocks_of,
+    pattern,
+    store_pages,
+    version_of,
+)
 from tests.unit.store.bench import BLOCK, BLOCKS, DATA, ROOMY_BYTES, Bench, bytes_of
 
 
@@ -135,10 +143,22 @@ def test_a_write_that_finds_the_disk_full_asks_at_once() -> None:
 
 
 def test_the_space_of_what_leaves_is_used_only_once_it_is_gone() -> None:
-    """Another writer comes while the file that left for the first is still being removed."""
-    disk = MappedDisk(3.5)
+    """A large block leaves for a small one; another small one, which fits beside it, comes while
+    the large file is still being removed.
+    """
+    geometry = Geometry(64 << 10, 4096, 4096, 64 << 10)
+    data = pattern(3 * geometry.block_bytes)
+    disk = MappedDisk(3.5 * (64 + 4) * 1024 / FILE_BYTES)
     bench = bench_on(disk)
-    assert all(bench.put(block) for block in BLOCKS[:3])
+
+    def put_small(key: str) -> bool:
+        version = version_of(data[:4096], ObjectName("bucket", key))
+        return store_pages(bench.store, blocks_of(version, geometry)[0], data[:4096])
+
+    for block in blocks_of(version_of(data), geometry):
+        assert store_pages(bench.store, block, block_data(block, data))
+    disk.foreign_bytes = disk.space().free_bytes
+    bench.clock.now += SPACE_INTERVAL_S
     leaving, go = Event(), Event()
 
     def fail(op: str) -> None:
@@ -147,9 +167,9 @@ def test_the_space_of_what_leaves_is_used_only_once_it_is_gone() -> None:
             assert go.wait(20)
 
     disk.fail = fail
-    first = Thread(target=lambda: stored.append(bench.put(BLOCKS[3], 0, 1)))
-    second = Thread(target=lambda: stored.append(bench.put(BLOCKS[4], 0, 1)))
     stored: list[bool] = []
+    first = Thread(target=lambda: stored.append(put_small("one")))
+    second = Thread(target=lambda: stored.append(put_small("two")))
     first.start()
     assert leaving.wait(20)
     second.start()
@@ -158,8 +178,8 @@ def test_the_space_of_what_leaves_is_used_only_once_it_is_gone() -> None:
     first.join()
     second.join()
     assert stored == [True, True]
-    assert bench.store.devices[0].full_until < 0
     assert bench.count("unstored_bytes_total") == 0
+    assert bench.store.stored_count == 4
     bench.store.close()
 
 
