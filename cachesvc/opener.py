@@ -4,15 +4,15 @@ Story: `pin` finds the block's open file, or opens the file where the index says
 (while the node recovers: wherever one has its name), reads the trailer and shares the file. Whoever
 must not wait for a disk asks first what is `at_hand`.
 
-Rules: the lock is not held while a file is opened and proves itself, so look again under it before
-the file is shared. A block that cannot prove who it is is dropped and counted; a file that is gone
-is forgotten.
+Rules: no lock is held while a file is opened and proves itself, and no writer is waited for. So
+what was seen counts only if nothing happened to the block's file meanwhile, as its mark tells
+(pins.py); else look again. A block that cannot prove who it is is dropped and counted; a file that
+is gone is forgotten.
 """
 
 from __future__ import annotations
 
 import errno
-from contextlib import nullcontext
 
 import structlog
 
@@ -29,6 +29,7 @@ _NO_FILE = {
     errno.ESPIPE,
     errno.ENOTDIR,
 }  # something else has its name
+_MAX_LOOKS = 3  # at a block whose file others make and remove meanwhile: then it is a miss
 
 log = structlog.get_logger(__name__)
 
@@ -42,19 +43,19 @@ class Opener:
 
     def pin(self, block_id: bytes, *, hit: bool) -> Pin | None:
         """A pin on the block, or None if it is not here. hit: the eviction policy is told."""
-        stock = self._stock
-        with stock.lock:
-            pin = self._pin_open(block_id, hit)
-            if pin is not None:
-                return pin
-            home = stock.home(block_id)
-            unsure = stock.recovering
-        places = [home] if home else stock.devices if unsure else []
-        with stock.stripe(block_id) if unsure else nullcontext():
-            for device in places:
-                pin = self.open(device, block_id, hit=hit)
+        for _ in range(_MAX_LOOKS):
+            with self._stock.lock:
+                pin = self._pin_open(block_id, hit)
                 if pin is not None:
                     return pin
+                places = self._stock.places(block_id)
+                mark = self._open_blocks.mark(block_id)
+            for device in places:
+                pin = self.open(device, block_id, mark, hit=hit)
+                if pin is not None:
+                    return pin
+            if mark == self._open_blocks.mark(block_id):
+                break
         return None
 
     def at_hand(self, block_id: bytes) -> int | None:
@@ -78,49 +79,42 @@ class Opener:
             opened.device.touch(block_id)
         return self._open_blocks.pin(opened)
 
-    def open(self, device: Device, block_id: bytes, *, hit: bool) -> Pin | None:
-        """A pin on what the device has under the block's name, if it can prove itself."""
+    def open(self, device: Device, block_id: bytes, mark: int, *, hit: bool) -> Pin | None:
+        """A pin on what the device has under the block's name, if it can prove itself and nothing
+        happened to it since the mark.
+        """
         if device.failure:
             return None
         try:
             file = device.disk.open(block_id)
         except FileNotFoundError:
-            self._lost(device, block_id)
+            if device.index.get(block_id) is not None:
+                self._stock.discard(device, block_id, mark, "lost")
             return None
         except OSError as error:
-            self._unproven(device, block_id, error)
+            self._unproven(device, block_id, mark, error)
             return None
         pin = None
         try:
             trailer = self._prove(block_id, file)
-            pin = self._register(device, block_id, file, trailer, hit)
+            pin = self._register(device, block_id, mark, file, trailer, hit)
         except (FormatError, OSError) as error:
-            self._unproven(device, block_id, error)
+            self._unproven(device, block_id, mark, error)
         finally:
             if pin is None or pin.held.file is not file:
                 file.close()
         return pin
 
-    def _lost(self, device: Device, block_id: bytes) -> None:
-        """Its file is gone: forget the block, unless a writer has made it anew meanwhile."""
-        with self._stock.stripe(block_id):
-            try:
-                device.disk.open(block_id).close()
-            except FileNotFoundError:
-                self._stock.forget(device, block_id, "lost")
-            except OSError as error:
-                self._stock.disk_error(device, error)
-
-    def _unproven(self, device: Device, block_id: bytes, error: FormatError | OSError) -> None:
+    def _unproven(
+        self, device: Device, block_id: bytes, mark: int, error: FormatError | OSError
+    ) -> None:
         """What stands in the block's place is no block file of ours, or its disk fails."""
         stock = self._stock
         if isinstance(error, OSError) and error.errno not in _NO_FILE:
             stock.disk_error(device, error)
-            return
-        log.warning("block dropped", block=block_id.hex(), why=str(error))
-        stock.metrics.corrupt_blocks.labels("trailer").inc()
-        if stock.forget(device, block_id, "corrupt") or stock.recovering:
-            stock.unlink(device, [block_id])
+        elif stock.discard(device, block_id, mark, "corrupt"):
+            log.warning("block dropped", block=block_id.hex(), why=str(error))
+            stock.metrics.corrupt_blocks.labels("trailer").inc()
 
     def _prove(self, block_id: bytes, file: BlockFile) -> Trailer:
         """The trailer, if the file is what its name says; else FormatError."""
@@ -133,7 +127,13 @@ class Opener:
         return trailer
 
     def _register(
-        self, device: Device, block_id: bytes, file: BlockFile, trailer: Trailer, hit: bool
+        self,
+        device: Device,
+        block_id: bytes,
+        mark: int,
+        file: BlockFile,
+        trailer: Trailer,
+        hit: bool,
     ) -> Pin | None:
         """Share a freshly opened file; someone else's, if they were faster."""
         taken_bytes = file.taken_bytes()
@@ -142,8 +142,11 @@ class Opener:
             if pin is not None:
                 return pin
             known = device.index.get(block_id) is not None
-            if device.failure or (not known and not self._stock.recovering):
+            changed = mark != self._open_blocks.mark(block_id)
+            if changed or device.failure or not (known or self._stock.recovering):
                 return None
-            if hit:
+            if not known:
+                device.found(taken_bytes)
+            elif hit:
                 device.touch(block_id)
             return self._stock.share(device, file, trailer, taken_bytes)

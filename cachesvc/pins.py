@@ -6,13 +6,16 @@ kept open for the next reader, until there are too many of them. A block that is
 is detached: no new pin finds its file, those that hold it keep the bytes.
 
 Rules
-- The table changes under the store's lock, which is never held over a file's I/O.
+- The table changes under the store's lock, which is never held over a file's I/O, closing included.
+- Whoever looks at a block's file without the lock takes the block's mark before, and afterwards
+  believes what was seen only if the mark is still the same.
 - An unlinked file takes space while a pin holds it: its device counts that as doomed.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 
 from cachesvc.core.format import Trailer, checksum
@@ -20,6 +23,7 @@ from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
 
 MAX_IDLE_OPEN_COUNT = 4096  # open files kept for the next reader
+_MARKS = 256
 
 
 class OpenBlock:
@@ -95,6 +99,7 @@ class OpenBlocks:
         self._lock = lock
         self._by_id: dict[bytes, OpenBlock] = {}
         self._idle: OrderedDict[bytes, OpenBlock] = OrderedDict()
+        self._marks = [0] * _MARKS
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -113,6 +118,16 @@ class OpenBlocks:
     def get(self, block_id: bytes) -> OpenBlock | None:
         return self._by_id.get(block_id)
 
+    def mark(self, block_id: bytes) -> int:
+        """Another number whenever the block's file was made, opened, extended or given up. Blocks
+        share marks: that it is another one proves nothing.
+        """
+        return self._marks[block_id[1]]
+
+    def touch(self, block_id: bytes) -> None:
+        """Something happens to the block's file: those who look at it just now look again."""
+        self._marks[block_id[1]] += 1
+
     def pin(self, opened: OpenBlock) -> Pin:
         """One more pin on a file of the table."""
         opened.refs += 1
@@ -121,27 +136,40 @@ class OpenBlocks:
 
     def share(self, opened: OpenBlock) -> Pin:
         """Put a freshly opened file into the table; the first pin on it."""
-        self._by_id[opened.trailer.block.id] = opened
+        block_id = opened.trailer.block.id
+        self._by_id[block_id] = opened
+        self.touch(block_id)
         return self.pin(opened)
+
+    def extend(self, opened: OpenBlock, trailer: Trailer) -> None:
+        """From now on the file has the pages that the trailer vouches for."""
+        opened.trailer = trailer
+        self.touch(trailer.block.id)
 
     def pinned(self, block_id: bytes) -> bool:
         opened = self._by_id.get(block_id)
         return opened is not None and opened.refs > 0
 
-    def detach(self, block_id: bytes) -> None:
-        """No new pin finds the open file; those that hold it keep it."""
-        opened = self._by_id.pop(block_id, None)
-        if opened is None:
-            return
-        opened.live = False
-        if self._idle.pop(block_id, None) is not None:
-            opened.file.close()
-        else:
-            opened.device.doomed_bytes += opened.taken_bytes
+    def detach(self, block_ids: Iterable[bytes]) -> list[BlockFile]:
+        """No new pin finds the blocks' files; those that hold one keep it.
 
-    def detach_all(self) -> None:
-        for block_id in list(self._by_id):
-            self.detach(block_id)
+        Returns the files that nobody holds, to be closed once the lock is let go.
+        """
+        closing = []
+        for block_id in block_ids:
+            self.touch(block_id)
+            opened = self._by_id.pop(block_id, None)
+            if opened is None:
+                continue
+            opened.live = False
+            if self._idle.pop(block_id, None) is not None:
+                closing.append(opened.file)
+            else:
+                opened.device.doomed_bytes += opened.taken_bytes
+        return closing
+
+    def detach_all(self) -> list[BlockFile]:
+        return self.detach(list(self._by_id))
 
     # -- taking the lock
 
@@ -150,8 +178,8 @@ class OpenBlocks:
         closing = []
         with self._lock:
             opened.refs -= 1
-            if opened.refs == 0 and not opened.live:
-                opened.device.doomed_bytes -= opened.taken_bytes
+            doomed = opened.refs == 0 and not opened.live
+            if doomed:
                 closing.append(opened)
             elif opened.refs == 0:
                 self._idle[opened.trailer.block.id] = opened
@@ -161,6 +189,10 @@ class OpenBlocks:
                     closing.append(oldest)
         for one in closing:
             one.file.close()
+        if doomed:
+            with self._lock:
+                opened.device.doomed_bytes -= opened.taken_bytes
+                opened.device.freed_bytes += opened.taken_bytes
 
     def take_idle(self, block_id: bytes) -> OpenBlock | None:
         """Out of the table, if nobody has it open; the taker closes its file."""

@@ -53,15 +53,16 @@ class Recovery:
         with stock.stripe(block_id):
             with stock.lock:
                 homes = [one for one in stock.devices if one.index.get(block_id) is not None]
+                mark = stock.open_blocks.mark(block_id)
             if device.failure or device in homes:
                 return False
             if homes:  # written again there, while this device was out of use
                 stock.unlink(device, [block_id])
                 return False
-            pin = self._opener.open(device, block_id, hit=False)
+            pin = self._opener.open(device, block_id, mark, hit=False)
             if pin is None:
                 if last_try:
-                    stock.unlink(device, [block_id])
+                    stock.discard(device, block_id, mark, "lost")
                 return False
             pin.close()
             idle = stock.open_blocks.take_idle(block_id)

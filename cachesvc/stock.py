@@ -6,9 +6,12 @@ file is shared (`share`). A block goes by eviction, because its file is gone (`f
 it failed a check (`drop`); a device goes when its disk fails (`disk_error`).
 
 Rules
-- One lock guards devices and open table and is never held over I/O: decide under it, then unlink.
-  A block that is `leaving` is not written again before its file is gone.
+- One lock guards devices and open table and is never held over I/O: decide under it, then close and
+  unlink. A block that is `leaving` is not written again before its file is gone.
 - Writers of one block follow one another: each holds the block's stripe, taken before the lock.
+  Readers take the lock alone, and look for no file that is being made. On one device one writer at
+  a time makes room.
+- Whatever ends a write, its reservation is given back.
 - A device that fails is taken out of use and the node goes on; a full one uses what fits, and tries
   again later. Being short of descriptors or memory is not the device's fault.
 """
@@ -16,18 +19,20 @@ Rules
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from threading import Lock, RLock
 
 import structlog
 
 from cachesvc.core.format import Trailer
 from cachesvc.device import Device
-from cachesvc.disk.base import BlockFile, Disk
+from cachesvc.disk.base import BlockFile, Disk, Space
 from cachesvc.metrics import Metrics
 from cachesvc.pins import OpenBlock, OpenBlocks, Pin
 
 FULL_REST_S = 30.0  # how long a full device is left alone
+SPACE_INTERVAL_S = 0.5  # between two looks at what a device's file system has left
 _STRIPES = 256
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -58,7 +63,9 @@ class Stock:
         self.recovering = True
         self.metrics = metrics
         self._clock = clock
-        self._stripes = [RLock() for _ in range(_STRIPES)]
+        self._stripes = [Lock() for _ in range(_STRIPES)]
+        self._rooms = {device: RLock() for device in self.devices}
+        self._made: set[bytes] = set()  # whose files are being made just now
         metrics.stored_bytes.set_function(lambda: self.stored_bytes)
         metrics.stored_blocks.set_function(lambda: self.stored_count)
         metrics.capacity_bytes.set_function(lambda: sum(d.capacity_bytes for d in self.devices))
@@ -73,8 +80,8 @@ class Stock:
     def stored_count(self) -> int:
         return sum(len(device.index) for device in self.devices)
 
-    def stripe(self, block_id: bytes) -> RLock:
-        """Held by whoever writes the block, or decides about its file."""
+    def stripe(self, block_id: bytes) -> Lock:
+        """Held by whoever writes the block, or takes it in."""
         return self._stripes[block_id[0]]
 
     # -- under the lock
@@ -83,6 +90,15 @@ class Stock:
         """The device that has the block."""
         return next((d for d in self.devices if d.index.get(block_id) is not None), None)
 
+    def places(self, block_id: bytes) -> list[Device]:
+        """Where its file may stand: on the device that has it, while recovering on any."""
+        home = self.home(block_id)
+        if home is not None:
+            return [home]
+        if not self.recovering or block_id in self._made:
+            return []
+        return [device for device in self.devices if block_id not in device.leaving]
+
     def share(self, device: Device, file: BlockFile, trailer: Trailer, taken_bytes: int) -> Pin:
         """Take in an open block file, and its block if that is new; the first pin on it."""
         block_id = trailer.block.id
@@ -90,25 +106,69 @@ class Stock:
             device.index.add(block_id, taken_bytes)
         return self.open_blocks.share(OpenBlock(device, file, trailer, taken_bytes))
 
-    # -- room
+    # -- what is made
+
+    @contextmanager
+    def making(self, block_id: bytes) -> Iterator[bool]:
+        """While the block's first file is made, nobody looks for it. False: it has one."""
+        with self.lock:
+            fresh = self.home(block_id) is None
+            if fresh:
+                self._made.add(block_id)
+                self.open_blocks.touch(block_id)
+        try:
+            yield fresh
+        finally:
+            with self.lock:
+                self._made.discard(block_id)
 
     def reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         """Make room for bytes of the block, by evicting others; whether they fit."""
+        with self._rooms[device]:  # what leaves for one is gone before the next believes in it
+            if need_bytes:
+                self._look(device)
+            return self._reserve(device, block_id, need_bytes)
+
+    def _reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         with self.lock:
             if block_id in device.leaving:
                 return False
-            device.regrow(self._clock())
-            victims = device.make_room(need_bytes, lambda other: self._stays(other, block_id))
+            now = self._clock()
+            device.regrow(now)
+            victims = device.make_room(need_bytes, lambda other: self._stays(other, block_id), now)
             if victims is None:
                 return False
-            for victim, _ in victims:
-                self.open_blocks.detach(victim)
-                device.leaving.add(victim)
+            ids = [victim for victim, _ in victims]
+            closing = self.open_blocks.detach(ids)
+            device.leaving.update(victims)
             fits = device.used_bytes + need_bytes <= device.capacity_bytes
             device.reserved_bytes += need_bytes if fits else 0
-        self.unlink(device, [victim for victim, _ in victims])
+        try:
+            self.remove(device, ids, closing)
+        except BaseException:
+            self.release(device, need_bytes if fits else 0)
+            raise
         self.metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
         return fits
+
+    def _look(self, device: Device, short_bytes: int = 0) -> Space | None:
+        """Ask the device's file system what it has left, if that was not done just now, or a write
+        has failed.
+        """
+        with self.lock:
+            now = self._clock()
+            if device.failure or not (short_bytes or now >= device.looked_at + SPACE_INTERVAL_S):
+                return None
+            device.looked_at = now
+            before = device.account()
+        try:
+            space = device.disk.space()
+        except OSError as error:
+            self.disk_error(device, error)
+            return None
+        with self.lock:
+            device.look(space, before, now, short_bytes)
+        return space
 
     def _stays(self, block_id: bytes, written_id: bytes) -> bool:
         """Whether evicting a block would be in vain: it is being written, or its pins hold its
@@ -120,6 +180,19 @@ class Stock:
         """Give a reservation back."""
         with self.lock:
             device.reserved_bytes -= need_bytes
+            device.freed_bytes += need_bytes
+
+    def take_in(
+        self, device: Device, file: BlockFile, trailer: Trailer, taken_bytes: int, need_bytes: int
+    ) -> Pin | None:
+        """Replace a reservation by the new file that it was for; the first pin on it.
+
+        None: the device failed meanwhile.
+        """
+        with self.lock:
+            pin = None if device.failure else self.share(device, file, trailer, taken_bytes)
+            device.reserved_bytes -= need_bytes
+        return pin
 
     def settle(self, opened: OpenBlock, need_bytes: int, taken_bytes: int) -> bool:
         """Replace a reservation by what the file now takes.
@@ -148,45 +221,64 @@ class Stock:
             slot = opened.device.index.get(block_id)
             assert slot is not None, f"{opened.trailer.block} is live and not in the index"
             opened.device.index.remove(slot)
-            opened.device.leaving.add(block_id)
+            opened.device.leaving[block_id] = 0  # its pin has it counted as doomed
             size_bytes = opened.taken_bytes
-            self.open_blocks.detach(block_id)
+            closing = self.open_blocks.detach([block_id])
         log.warning("block dropped", block=str(opened.trailer.block), why=f"{check} check failed")
         self.metrics.corrupt_blocks.labels(check).inc()
         self.metrics.evicted_bytes.labels("corrupt").inc(size_bytes)
-        self.unlink(opened.device, [block_id])
+        self.remove(opened.device, [block_id], closing)
 
-    def forget(self, device: Device, block_id: bytes, reason: str) -> bool:
-        """Take a block out of the index; whether it was there."""
+    def discard(self, device: Device, block_id: bytes, mark: int, reason: str) -> bool:
+        """What stands under the block's name was found to be no block, or nothing stands there:
+        forget and remove it. False: something happened to it since the mark.
+        """
         with self.lock:
-            slot = device.index.get(block_id)
-            if slot is None:
+            if mark != self.open_blocks.mark(block_id):
                 return False
-            size_bytes = device.index.size_bytes(slot)
-            device.index.remove(slot)
-            self.open_blocks.detach(block_id)
+            slot, size_bytes = device.index.get(block_id), 0
+            if slot is not None:
+                size_bytes = device.index.size_bytes(slot)
+                device.index.remove(slot)
+            closing = self.open_blocks.detach([block_id])
+            device.leaving[block_id] = size_bytes
         self.metrics.evicted_bytes.labels(reason).inc(size_bytes)
+        self.remove(device, [block_id], closing)
         return True
+
+    def remove(self, device: Device, block_ids: list[bytes], closing: list[BlockFile]) -> None:
+        """Close files, and remove those of the blocks."""
+        for file in closing:
+            file.close()
+        self.unlink(device, block_ids)
 
     def unlink(self, device: Device, block_ids: list[bytes]) -> None:
         """Remove the files; from now on the blocks may come again."""
         try:
             for block_id in block_ids:
-                device.disk.unlink(block_id)
-        except OSError as error:
-            self.disk_error(device, error)
-        with self.lock:
-            device.leaving.difference_update(block_ids)
+                try:
+                    device.disk.unlink(block_id)
+                except OSError as error:
+                    self.disk_error(device, error)
+        finally:
+            with self.lock:
+                for block_id in block_ids:
+                    device.freed_bytes += device.leaving.pop(block_id, 0)
 
     # -- failure
 
-    def write_error(self, device: Device, error: OSError) -> None:
-        """A full device uses what fits for a while, then tries its whole share again."""
+    def write_error(self, device: Device, error: OSError, need_bytes: int) -> None:
+        """Writing `need_bytes` failed. A full device uses what fits; one that is full although its
+        file system has room, by a quota perhaps, finds out what fits by using less for a while.
+        """
         if error.errno not in _FULL:
             self.disk_error(device, error)
             return
+        space = self._look(device, need_bytes)
         with self.lock:
-            device.shrink(device.index.stored_bytes * 15 // 16, self._clock() + FULL_REST_S)
+            if space is None or not space.total_bytes or space.free_bytes >= need_bytes:
+                fits_bytes = (device.used_bytes - need_bytes) * 15 // 16
+                device.shrink(fits_bytes, self._clock() + FULL_REST_S)
         log.error(
             "device full: using what fits",
             device=device.disk.name,
@@ -206,7 +298,8 @@ class Stock:
         with self.lock:
             if device.failure:
                 return
-            for block_id in device.fail(str(error)):
-                self.open_blocks.detach(block_id)
+            closing = self.open_blocks.detach(device.fail(str(error)))
         self.metrics.device_healthy.labels(device.disk.name).set(0)
         log.error("device taken out of use", device=device.disk.name, why=str(error))
+        for file in closing:
+            file.close()

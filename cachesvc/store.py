@@ -10,7 +10,7 @@ Rules
 - A page, once present, never changes. Presence is said by the trailer alone, in memory while the
   file is open.
 - One lock guards index and open table and is never held over I/O; writers of one block follow one
-  another.
+  another, and no reader waits for one.
 - A block that cannot prove who it is, or fails a page, is dropped and counted. A device that fails
   is taken out of use and the node goes on; a full one uses what fits, and tries again later.
 - No fsync: after a power cut the checksums decide.
@@ -135,4 +135,6 @@ class Store:
         The disks are their opener's.
         """
         with self._stock.lock:
-            self._stock.open_blocks.detach_all()
+            closing = self._stock.open_blocks.detach_all()
+        for file in closing:
+            file.close()

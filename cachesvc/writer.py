@@ -4,7 +4,8 @@ Story: the first pages of a block make a new file (`_begin`), on the first of tw
 room; more pages go to the file that the block has (`_append`).
 
 Rules
-- Writers of one block follow one another. Room is reserved before a byte is written.
+- Writers of one block follow one another. Room is reserved before a byte is written, and whatever
+  ends the write, what was reserved and not taken is given back.
 - Data first, then the trailer that vouches for it, then the index. A page that is present is never
   written again. No fsync: after a power cut the checksums decide.
 """
@@ -47,13 +48,12 @@ class Writer:
                 return self._append(pin.held, block, first_page, data, checksums)
             finally:
                 pin.close()
-        with self._stock.lock:
-            if self._stock.home(block.id) is not None:
-                return False  # it is here, but could not be opened just now
-        for device in self._choices(block.id):
-            if self._begin(device, block, first_page, data, checksums):
-                return True
-        return False
+        with self._stock.making(block.id) as fresh:
+            # If not, it is here, but could not be opened just now.
+            return fresh and any(
+                self._begin(device, block, first_page, data, checksums)
+                for device in self._choices(block.id)
+            )
 
     def _choices(self, block_id: bytes) -> list[Device]:
         """Devices for a new block: rendezvous order, so that each gets its share and a failed one
@@ -71,27 +71,22 @@ class Writer:
         stock, need_bytes = self._stock, len(data) + 2 * TRAILER_BYTES
         if not stock.reserve(device, block.id, need_bytes):
             return False
-        file = None
+        file = pin = None
         try:
             file = self._create(device, block.id)
             trailer = Trailer(block)
             trailer.add(first_page, checksums)
             taken_bytes = self._put(file, trailer, first_page, data)
+            pin, need_bytes = stock.take_in(device, file, trailer, taken_bytes, need_bytes), 0
         except OSError as error:
-            if file is not None:
-                file.close()
-                stock.unlink(device, [block.id])
+            stock.write_error(device, error, need_bytes)
+        finally:
+            if file is not None and pin is None:
+                stock.remove(device, [block.id], [file])
             stock.release(device, need_bytes)
-            stock.write_error(device, error)
-            return False
-        with stock.lock:
-            device.reserved_bytes -= need_bytes
-            pin = None if device.failure else stock.share(device, file, trailer, taken_bytes)
-        if pin is None:
-            file.close()
-            return False
-        pin.close()
-        return True
+        if pin is not None:
+            pin.close()
+        return pin is not None
 
     def _append(
         self,
@@ -105,21 +100,23 @@ class Writer:
         stock, device, need_bytes = self._stock, opened.device, len(data) + TRAILER_BYTES
         if device.failure or not stock.reserve(device, block.id, need_bytes):
             return False
-        trailer = Trailer(block, opened.trailer.present, opened.trailer.checksums(0, 128))
-        added = trailer.add(first_page, checksums)
+        taken_bytes, stored = opened.taken_bytes, False
         try:
-            taken_bytes = opened.taken_bytes
+            trailer = Trailer(block, opened.trailer.present, opened.trailer.checksums(0, 128))
+            added = trailer.add(first_page, checksums)
             if added:
                 taken_bytes = self._put(opened.file, trailer, first_page, data, added)
+            with stock.lock:
+                stock.open_blocks.extend(opened, trailer)
+            stored = True
         except OSError as error:
-            with suppress(OSError):
-                taken_bytes = opened.file.taken_bytes()
-            stock.settle(opened, need_bytes, taken_bytes)
-            stock.write_error(device, error)
-            return False
-        with stock.lock:
-            opened.trailer = trailer
-        return stock.settle(opened, need_bytes, taken_bytes)
+            stock.write_error(device, error, need_bytes)
+        finally:
+            if not stored:
+                with suppress(OSError):
+                    taken_bytes = opened.file.taken_bytes()
+            settled = stock.settle(opened, need_bytes, taken_bytes)
+        return stored and settled
 
     def _put(
         self,

@@ -10,7 +10,17 @@ Implementations: `nvme.NvmeDisk` (a directory), `memory.MemoryDisk` (tests and t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Space(NamedTuple):
+    """What a file system has in all, and what of it this process may still take; in bytes.
+
+    total_bytes 0: it does not say.
+    """
+
+    total_bytes: int
+    free_bytes: int
 
 
 class BlockFile(Protocol):
@@ -54,6 +64,9 @@ class Disk(Protocol):
 
     def unlink(self, block_id: bytes) -> None:
         """Remove a file; a missing one is fine."""
+
+    def space(self) -> Space:
+        """What the device's file system has, whoever takes it."""
 
     def scan(self) -> Iterator[bytes]:
         """The ids of all files, in no order, while others come and go."""

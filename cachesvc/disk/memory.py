@@ -3,13 +3,15 @@ as on a real one.
 
 Faults are settable at any time: `fail(op)` is asked before every operation and may raise an
 OSError; `flip` damages a stored byte; `limit_bytes` makes writes beyond it fail with ENOSPC, after
-writing what fits.
+writing what fits; of these bytes others take `foreign_bytes`.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+
+from cachesvc.disk.base import Space
 
 _SECTOR_BYTES = 4096
 
@@ -34,7 +36,8 @@ class MemoryFile:
     def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         self._disk.fail("pwrite")
         end = offset + len(data)
-        room = self._disk.limit_bytes - self._disk.taken_bytes() + self.taken_bytes()
+        disk = self._disk
+        room = disk.limit_bytes - disk.foreign_bytes - disk.taken_bytes() + self.taken_bytes()
         if end > room:
             raise OSError(errno.ENOSPC, "no space left on the memory disk")
         if end > len(self.data):
@@ -60,6 +63,7 @@ class MemoryDisk:
     def __init__(self, name: str = "memory", limit_bytes: int = 1 << 62) -> None:
         self._name = name
         self.limit_bytes = limit_bytes
+        self.foreign_bytes = 0
         self.files: dict[bytes, bytearray] = {}
         self.fail: Callable[[str], None] = lambda _op: None
         self.open_count = 0
@@ -89,6 +93,10 @@ class MemoryDisk:
     def unlink(self, block_id: bytes) -> None:
         self.fail("unlink")
         self.files.pop(block_id, None)
+
+    def space(self) -> Space:
+        free_bytes = self.limit_bytes - self.foreign_bytes - self.taken_bytes()
+        return Space(self.limit_bytes, max(0, free_bytes))
 
     def scan(self) -> Iterator[bytes]:
         self.fail("scan")

@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from cachesvc.disk.base import Space
+
 _SUFFIX = ".block"
 
 
@@ -103,6 +105,10 @@ class NvmeDisk:
             pass
         except IsADirectoryError:  # not ours, and in our way
             shutil.rmtree(path)
+
+    def space(self) -> Space:
+        said = os.statvfs(self._lock_fd)
+        return Space(said.f_blocks * said.f_frsize, said.f_bavail * said.f_frsize)
 
     def scan(self) -> Iterator[bytes]:
         for shard in range(256):

@@ -2,8 +2,9 @@
 
 Rules: the table only ever names nodes that have introduced themselves, by id; an address is where a
 node was last seen, never who it is. Whatever discovery is used (`static`), it ends in `learn`. The
-table is remembered on disk, so that a node restarted while others are down moves no block.
-Thread-safe: lanes on any thread ask for `welcome` and `epoch`.
+table is remembered on disk, so that a node restarted while others are down moves no block; whoever
+learns of a member does not wait for that (`changed`). Thread-safe: lanes on any thread ask for
+`welcome` and `epoch`.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ class Cluster:
         self._token = token.encode()
         self._memory = memory
         self._lock = Lock()
+        self._keeping = Lock()
         self.table = MemberTable((me,))
+        self._kept_epoch = self.table.epoch
         self.admits: Callable[[str], bool] = lambda _address: True
+        self.changed: Callable[[], None] = self.keep
 
     @property
     def epoch(self) -> int:
@@ -115,7 +119,9 @@ class Cluster:
             others[member.node_id] = member
             if len(others) > MAX_MEMBER_COUNT:
                 raise ProtocolError(f"more than {MAX_MEMBER_COUNT} members")
-            self._adopt(MemberTable(others.values()))
+            changed = self._adopt(MemberTable(others.values()))
+        if changed:
+            self.changed()
 
     def keep_only(self, addresses: set[str]) -> None:
         """Forget members that the member list no longer names."""
@@ -125,7 +131,9 @@ class Cluster:
                 for member in self.table.members
                 if member.node_id == self.me.node_id or member.lane_address in addresses
             ]
-            self._adopt(MemberTable(kept))
+            changed = self._adopt(MemberTable(kept))
+        if changed:
+            self.changed()
 
     def remember(self) -> None:
         """Take up the table of the last run, as far as the member list still admits it."""
@@ -141,18 +149,31 @@ class Cluster:
             return
         members[self.me.node_id] = self.me
         with self._lock:
-            self._adopt(MemberTable(members.values()))
+            changed = self._adopt(MemberTable(members.values()))
+        if changed:
+            self.changed()
 
-    def _adopt(self, table: MemberTable) -> None:
-        if table.epoch == self.table.epoch:
+    def keep(self) -> None:
+        """Write the table to disk, if it is another one than was kept last. Waits for the disk."""
+        if self._memory is None:
             return
-        self.table = table
-        log.info("members", epoch=f"{table.epoch:016x}", nodes=[m.node_id for m in table.members])
-        if self._memory is not None:
+        fresh = self._memory.with_suffix(".new")
+        with self._keeping:
+            table = self.table
+            if table.epoch == self._kept_epoch:
+                return
             rows = [[m.node_id, m.lane_address, m.grpc_address, m.weight] for m in table.members]
-            fresh = self._memory.with_suffix(".new")
             try:
                 fresh.write_text(json.dumps(rows))
                 fresh.replace(self._memory)
+                self._kept_epoch = table.epoch
             except OSError as error:
                 log.warning("member table not kept", file=str(self._memory), why=str(error))
+
+    def _adopt(self, table: MemberTable) -> bool:
+        """Under the lock: whether it is another table."""
+        if table.epoch == self.table.epoch:
+            return False
+        self.table = table
+        log.info("members", epoch=f"{table.epoch:016x}", nodes=[m.node_id for m in table.members])
+        return True

@@ -77,18 +77,33 @@ class StaticMembership:
         self._cluster = cluster
         self._members = members
         self._task: asyncio.Task[None] | None = None
+        self._keeps: set[asyncio.Task[None]] = set()
         cluster.admits = lambda address: address in self._members.addresses
 
     async def start(self) -> None:
         """One round now, the others in the background. Call it once this node listens."""
+        self._loop = asyncio.get_running_loop()
+        self._cluster.changed = self._hop
         self._cluster.remember()
         await self.round()
+        await asyncio.to_thread(self._cluster.keep)
         self._task = asyncio.create_task(self._keep_going())
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._cluster.changed = self._cluster.keep
+        await asyncio.gather(*self._keeps)
+
+    def _hop(self) -> None:
+        self._loop.call_soon_threadsafe(self._keep)
+
+    def _keep(self) -> None:
+        """Have the table written aside: whoever changed it has clients to serve."""
+        task = asyncio.ensure_future(asyncio.to_thread(self._cluster.keep))
+        self._keeps.add(task)
+        task.add_done_callback(self._keeps.discard)
 
     async def round(self) -> None:
         """Introduce ourselves to every other address."""

@@ -227,9 +227,15 @@ def test_reads_go_on_when_the_data_directory_is_full(tmp_path: Path, origin: Dev
             for _ in range(2):
                 for uri, content in contents.items():
                     assert client.read(uri) == content
-            assert cluster.nodes[0].metric("stored_bytes") <= 24 * MIB
-            assert cluster.nodes[0].metric("evicted_bytes_total") > 0
+            node = cluster.nodes[0]
+            for _ in range(3):
+                with ThreadPoolExecutor(4) as pool:
+                    assert list(pool.map(client.read, contents)) == list(contents.values())
+                assert 13 * MIB < node.metric("stored_bytes") <= 24 * MIB
+                assert node.metric("capacity_bytes") > 22 * MIB, "what fits is used"
+            assert node.metric("evicted_bytes_total") > 0
             last = list(contents)[-1]
+            assert client.read(last) == contents[last]
             origin.clear_log()
             assert client.read(last) == contents[last]
             assert len(gets(origin)) <= 1, "what was read last is mostly still there"

@@ -21,7 +21,7 @@ from cachesvc.disk.memory import MemoryDisk
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.metrics import Metrics
 from cachesvc.pins import Pin
-from cachesvc.stock import FULL_REST_S
+from cachesvc.stock import FULL_REST_S, SPACE_INTERVAL_S
 from cachesvc.store import Store
 from tests.support import (
     FILE_BYTES,
@@ -211,11 +211,18 @@ class MemoryMachine(StoreMachine):
     def limit_the_disk(self, which: int, files: int) -> None:
         self.memories[which].limit_bytes = files * FILE_BYTES
 
+    @rule(files=st.integers(0, 3))
+    def others_take(self, files: int) -> None:
+        self.clock.now += SPACE_INTERVAL_S
+        for disk in self.memories:
+            disk.foreign_bytes = files * FILE_BYTES
+
     @rule()
     def rest(self) -> None:
         self.clock.now += FULL_REST_S
         for disk in self.memories:
             disk.limit_bytes = 1 << 30
+            disk.foreign_bytes = 0
 
 
 class DamagedMachine(MemoryMachine):

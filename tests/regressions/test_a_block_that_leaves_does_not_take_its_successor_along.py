@@ -48,3 +48,18 @@ def test_a_block_that_leaves_does_not_take_its_successor_along() -> None:
     assert store.write(block(0), 0, DATA, SUMS)
     assert store.stored_count == len(disk.files)
     store.close()
+
+
+def test_a_block_that_is_none_does_not_take_its_successor_along() -> None:
+    """Its file was damaged, which a reader found; a writer comes before the file is removed."""
+    disk = MeddlingDisk()
+    disk.store = store = Store([disk], 1 << 20, Metrics(), max_idle_open_count=0)
+    assert list(store.recover()) == []
+    assert store.write(block(0), 0, DATA, SUMS)
+    disk.files[block(0).id][-1] ^= 1
+    assert store.pin(block(0)) is None
+    assert disk.stored_again is not None
+    assert store.stored_count == len(disk.files)
+    assert store.write(block(0), 0, DATA, SUMS)
+    assert store.stored_count == len(disk.files) == 1
+    store.close()

@@ -251,11 +251,11 @@ def a_file_need_not_be_what_its_name_says() -> Patch:
 
 @bug
 def a_dropped_block_stays_in_the_index() -> Patch:
-    def forget(self: Stock, device: Device, block_id: bytes, reason: str) -> bool:
-        self.open_blocks.detach(block_id)
+    def discard(self: Stock, device: Device, block_id: bytes, mark: int, reason: str) -> bool:
+        self.remove(device, [block_id], self.open_blocks.detach([block_id]))
         return True
 
-    return Stock, "forget", forget
+    return Stock, "discard", discard
 
 
 @bug

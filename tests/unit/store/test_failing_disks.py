@@ -14,17 +14,24 @@ from tests.support import FILE_BYTES
 from tests.unit.store.bench import BLOCK, BLOCKS, DATA, ROOMY_BYTES, Bench, bytes_of, failing
 
 
-def test_a_full_disk_keeps_what_it_has_and_grows_back(memory: tuple[Bench, MemoryDisk]) -> None:
+def test_a_disk_that_says_it_has_room_and_is_full_uses_less_and_grows_back(
+    memory: tuple[Bench, MemoryDisk],
+) -> None:
+    """As under a quota that its file system does not tell of."""
     bench, disk = memory
-    disk.limit_bytes = 5 * FILE_BYTES
+
+    def fail(op: str) -> None:
+        if op == "pwrite" and disk.taken_bytes() >= 5 * FILE_BYTES:
+            raise OSError(errno.EDQUOT, "quota")
+
+    disk.fail = fail
     stored = [bench.put(block) for block in BLOCKS[:10]]
-    assert stored[:5] == [True] * 5
-    assert not stored[5]
-    assert disk.taken_bytes() <= disk.limit_bytes
+    assert stored[:4] == [True] * 4
+    assert not all(stored)
     assert any(bench.has(block) for block in BLOCKS[:10])
     assert bench.store.devices[0].capacity_bytes < ROOMY_BYTES
     assert bench.count("device_healthy", device="memory") == 1
-    disk.limit_bytes = ROOMY_BYTES
+    disk.fail = lambda _op: None
     bench.clock.now += FULL_REST_S
     assert bench.put(BLOCKS[10])
     assert bench.store.devices[0].capacity_bytes == ROOMY_BYTES

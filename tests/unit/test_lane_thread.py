@@ -1,0 +1,75 @@
+"""A lane thread goes on, whatever breaks on it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from cachesvc.core.errors import CacheError
+from cachesvc.lane_thread import HELLO_S, Connection, LaneThread
+from cachesvc.pins import Pin
+from cachesvc.wire.frame import Kind, encode
+from tests.support import PATIENCE_S, Clock, until
+
+
+class BrokenHandler:
+    """Answers every request with its header; breaks when it hears that a client is gone."""
+
+    def __init__(self) -> None:
+        self.closed_count = 0
+
+    def deal(self, sock: socket.socket) -> None:
+        raise AssertionError("nobody listens")
+
+    def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
+        connection.thread.send(connection, [memoryview(header)], lambda _: None)
+
+    def refuse(self, connection: Connection, error: CacheError) -> None:
+        raise AssertionError(f"nothing was wrong: {error}")
+
+    def broken(self, pin: Pin, error: OSError) -> None:
+        raise AssertionError(f"no file was sent: {error}")
+
+    def closed(self, connection: Connection) -> None:
+        self.closed_count += 1
+        raise ZeroDivisionError("a defect of the handler")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("cachesvc.lane_thread.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def lane(clock: Clock) -> Iterator[tuple[LaneThread, BrokenHandler]]:
+    handler = BrokenHandler()
+    thread = LaneThread(handler, 0)
+    thread.start()
+    yield thread, handler
+    thread.stop()
+
+
+def test_a_sweep_that_breaks_ends_no_lane_thread(
+    lane: tuple[LaneThread, BrokenHandler], clock: Clock
+) -> None:
+    """A silent client is hung up on, and the handler breaks at that; the next one is served."""
+    thread, handler = lane
+    silent, theirs = socket.socketpair()
+    with closing(silent):
+        silent.settimeout(PATIENCE_S)
+        thread.post(lambda: thread.adopt(theirs))  # type: ignore[arg-type]
+        thread.post(lambda: setattr(clock, "now", clock.now + HELLO_S + 1))
+        assert silent.recv(1) == b""
+    until(lambda: handler.closed_count == 1, "the handler broke")
+    spoken, theirs_too = socket.socketpair()
+    with closing(spoken):
+        spoken.settimeout(PATIENCE_S)
+        thread.post(lambda: thread.adopt(theirs_too))  # type: ignore[arg-type]
+        spoken.sendall(encode(Kind.HELLO, b"still here?"))
+        assert spoken.recv(100) == b"still here?"
