@@ -7,7 +7,7 @@ who waits as it lands. A flight belongs to the coalescer, not to whoever came fi
 hold it. When the last holder leaves, it stops, unless all has landed and only the store is behind.
 
 Rules
-- Everything here runs on the event loop, except `_Landing`, which the origin's fill thread drives;
+- Everything here runs on the event loop, except a Landing, which the origin's fill thread drives;
   it hops back by `hop`. State changes hold no await.
 - Flights wait for their turn in one queue: at most `max_gets` fly at once, their buffers take at
   most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once.
@@ -21,118 +21,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import structlog
 
 from cachesvc.buffers import BufferPool
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import CacheError, InternalError, Overloaded
-from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.plan import Extent, plan
+from cachesvc.flight import Flight, Hold
+from cachesvc.landing import WRITE_BYTES, Hop, Landing
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.store import Store
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 512 << 20
-WRITE_BYTES = (
-    2 << 20
-)  # how a block file is written decides how fast it maps: in runs of this, aligned
 
 log = structlog.get_logger(__name__)
-Hop = Callable[..., Any]
-
-
-class Flight:
-    """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed.
-    """
-
-    __slots__ = (
-        "buffer", "charged_bytes", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "memory", "task", "waiters",
-    )  # fmt: skip
-
-    def __init__(self, extent: Extent) -> None:
-        self.extent = extent
-        self.charged_bytes = 0
-        self.memory: bytearray | None = None
-        self.buffer: memoryview | None = None
-        self.checksums = b""
-        self.landed_pages = 0
-        self.holders = 0
-        self.keep = False
-        self.done = False
-        self.error: CacheError | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.waiters: list[asyncio.Future[None]] = []
-
-    def covers(self, page: int) -> bool:
-        return self.extent.first_page <= page < self.extent.beyond_page
-
-    def landed(self, page: int) -> bool:
-        return page < self.extent.first_page + self.landed_pages
-
-    @property
-    def landed_end(self) -> int:
-        """Where in the block the landed bytes end."""
-        landed_bytes = self.landed_pages * self.extent.block.geometry.page_bytes
-        return self.extent.start + min(landed_bytes, self.extent.length_bytes)
-
-    async def wait(self, page: int, *, stored: bool = False) -> None:
-        """Until the page has landed or the flight is over.
-
-        stored: until it is over, when all that the store takes is stored.
-
-        Raises: what the flight failed with, if the page will not come.
-        """
-        while not self.done and (stored or not self.landed(page)):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.waiters.append(waiter)
-            await waiter
-        if self.error is not None and not self.landed(page):
-            raise type(self.error)(self.error.message)
-
-    def bytes_of(self, start: int, end: int) -> memoryview | None:
-        """`[start, end)` of the block, read-only; None once the buffer was given back."""
-        if self.buffer is None:
-            return None
-        return self.buffer[start - self.extent.start : end - self.extent.start].toreadonly()
-
-    def checksums_of(self, first_page: int, beyond_page: int) -> bytes:
-        first = (first_page - self.extent.first_page) * CHECKSUM_BYTES
-        return self.checksums[first : first + (beyond_page - first_page) * CHECKSUM_BYTES]
-
-    def wake(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-class Hold:
-    """A reader's interest in some pages of one block. `began` are the flights that it started
-    itself.
-    """
-
-    __slots__ = ("_coalescer", "began", "flights")
-
-    def __init__(self, coalescer: Coalescer, flights: list[Flight], began: set[Flight]) -> None:
-        self._coalescer = coalescer
-        self.flights = flights
-        self.began = began
-
-    def covering(self, page: int) -> Flight | None:
-        return next((flight for flight in self.flights if flight.covers(page)), None)
-
-    def close(self) -> None:
-        """Lose interest. Closing twice is fine."""
-        flights, self.flights = self.flights, []
-        for flight in flights:
-            self._coalescer._leave(flight)
 
 
 class Coalescer:
@@ -206,7 +112,7 @@ class Coalescer:
             flight.holders += 1
             flight.keep |= keep
         self._admit()
-        return Hold(self, flights, set(began))
+        return Hold(self._leave, flights, set(began))
 
     def _begin(self, extent: Extent) -> Flight:
         flight = Flight(extent)
@@ -227,12 +133,12 @@ class Coalescer:
             self._flying_count += 1
             self._buffer_bytes += need_bytes
             flight.charged_bytes = need_bytes
-            landing = _Landing(flight, self._store, self._pool, self._hop, self._write_bytes)
+            landing = Landing(flight, self._store, self._pool, self._hop, self._write_bytes)
             flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
             self._tasks.add(flight.task)
             flight.task.add_done_callback(partial(self._landed, flight, landing))
 
-    async def _fly(self, flight: Flight, landing: _Landing) -> None:
+    async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
         try:
             await self._origin.fetch(extent.block.version, extent.object_range, landing)
@@ -242,7 +148,7 @@ class Coalescer:
             log.exception("a fill broke", block=str(extent.block))
             flight.error = InternalError(f"{extent.block}: the fill broke ({error!r}); see the log")
 
-    def _landed(self, flight: Flight, landing: _Landing, task: asyncio.Task[None]) -> None:
+    def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
         self._flying_count -= 1
@@ -312,83 +218,3 @@ class Coalescer:
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
-
-
-class _Landing:
-    """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
-    tells the loop.
-
-    The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
-    the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
-    are quick and a crowd of readers is not woken for every page.
-    """
-
-    def __init__(
-        self, flight: Flight, store: Store, pool: BufferPool, hop: Hop, write_bytes: int
-    ) -> None:
-        self._flight = flight
-        self._extent = flight.extent
-        self._size_bytes = flight.extent.length_bytes
-        self._store = store
-        self._pool = pool
-        self._hop = hop
-        self._write_bytes = write_bytes
-        self._checksums = bytearray()
-        self._hashed_bytes = 0
-        self._told_bytes = 0
-        self._written_bytes = 0
-        self.stored_pages = 0
-
-    @property
-    def view(self) -> memoryview:
-        flight = self._flight
-        if flight.buffer is None:
-            assert not flight.done, "landing on a flight that is over"
-            assert not self._hashed_bytes, "the buffer is gone, and the fill goes on"
-            flight.memory, flight.buffer = self._pool.take(self._size_bytes)
-        return flight.buffer
-
-    @property
-    def cancelled(self) -> bool:
-        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
-
-    def landed(self, count_bytes: int) -> None:
-        self._hash(count_bytes)
-        untold_bytes = self._hashed_bytes - self._told_bytes
-        if self._hashed_bytes == self._size_bytes or untold_bytes > self._told_bytes // 4:
-            self._told_bytes = self._hashed_bytes
-            self._hop(self._progress, bytes(self._checksums))
-        total_bytes = self._size_bytes
-        while self._written_bytes < self._hashed_bytes:
-            border = (self._extent.start + self._written_bytes) // self._write_bytes + 1
-            end = min(total_bytes, border * self._write_bytes - self._extent.start)
-            if end > self._hashed_bytes:
-                break
-            self._write(end)
-
-    def _hash(self, count_bytes: int) -> None:
-        page_bytes, view = self._extent.block.geometry.page_bytes, self.view
-        while self._hashed_bytes < count_bytes:
-            end = min(self._hashed_bytes + page_bytes, self._size_bytes)
-            if end > count_bytes:
-                return
-            self._checksums += checksum(view[self._hashed_bytes : end])
-            self._hashed_bytes = end
-
-    def _write(self, end: int) -> None:
-        page_bytes = self._extent.block.geometry.page_bytes
-        first = self._written_bytes // page_bytes
-        beyond = -(-end // page_bytes)
-        sums = bytes(self._checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES])
-        data = self.view[self._written_bytes : end]
-        self._written_bytes = end
-        if self._store.write(self._extent.block, self._extent.first_page + first, data, sums):
-            self.stored_pages += beyond - first
-
-    def _progress(self, checksums: bytes) -> None:
-        flight = self._flight
-        if len(checksums) <= len(flight.checksums):
-            return
-        flight.checksums = checksums
-        flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
-        flight.wake()

@@ -25,12 +25,13 @@ from functools import partial
 
 from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
-from cachesvc.coalescer import Coalescer, Flight, Hold
+from cachesvc.coalescer import Coalescer
 from cachesvc.core.blocks import BlockRef, Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
+from cachesvc.flight import Flight, Hold
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import BypassStream, Origin
 from cachesvc.pins import Pin

@@ -20,13 +20,14 @@ from cachesvc_client.versions import VersionCache
 
 import cachesvc.coalescer
 from cachesvc.answer import Segment
-from cachesvc.coalescer import Coalescer, Flight
+from cachesvc.coalescer import Coalescer
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import TRAILER_BYTES, Trailer, decode, trailer_offset
 from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
+from cachesvc.flight import Flight
 from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
