@@ -10,7 +10,8 @@ Rules
 - Everything here runs on the event loop, except a Landing, which the origin's fill thread drives;
   it hops back by `hop`. State changes hold no await.
 - Flights wait for their turn in one queue: at most `max_gets` fly at once, their buffers take at
-  most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once.
+  most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once. Those
+  who wait for an origin that says nothing to anybody for SILENCE_S are refused (watch.py).
 - A failed flight fails those who wait for what has not landed, and is forgotten: failures are never
   cached.
 - A buffer is given back once all its pages are stored, so that a slow reader holds a descriptor and
@@ -27,16 +28,18 @@ import structlog
 
 from cachesvc.buffers import BufferPool
 from cachesvc.core.blocks import BlockRef
-from cachesvc.core.errors import CacheError, InternalError, Overloaded
+from cachesvc.core.errors import CacheError, InternalError, OriginError, Overloaded
 from cachesvc.core.plan import Extent, plan
 from cachesvc.flight import Flight, Hold
 from cachesvc.landing import WRITE_BYTES, Hop, Landing
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.store import Store
+from cachesvc.watch import Watch
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 512 << 20
+SILENCE_S = 15.0  # between what one attempt of the origin waits (9 s) and what two do
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +76,7 @@ class Coalescer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flying_count = 0
         self._buffer_bytes = 0
+        self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
         metrics.flights.set_function(lambda: self.flight_count)
 
     @property
@@ -127,16 +131,24 @@ class Coalescer:
             held_bytes = self._buffer_bytes + self._pool.lingering_bytes()
             if held_bytes and held_bytes + need_bytes > self._max_buffer_bytes:
                 if not self._flying_count:
-                    self._refuse_waiting()
-                return
+                    self._refuse_memory()
+                break
             flight = self._waiting.popleft()
+            if not self._flying_count:
+                self._watch.progress()
             self._flying_count += 1
             self._buffer_bytes += need_bytes
             flight.charged_bytes = need_bytes
-            landing = Landing(flight, self._store, self._pool, self._hop, self._write_bytes)
-            flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(partial(self._landed, flight, landing))
+            self._take_off(flight)
+        self._watch.begin()
+
+    def _take_off(self, flight: Flight) -> None:
+        landing = Landing(
+            flight, self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
+        )
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(partial(self._landed, flight, landing))
 
     async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
@@ -152,18 +164,28 @@ class Coalescer:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
         self._flying_count -= 1
+        if not task.cancelled() and not isinstance(flight.error, OriginError):
+            self._watch.progress()  # an origin that denies something speaks, too
         self._over(flight, landing.stored_pages)
 
-    def _refuse_waiting(self) -> None:
+    def _refuse_memory(self) -> None:
         """All room is held by readers of pages that could not be stored, who may wait for these
         very flights: nobody would ever make room. Refused, they leave, and with them what they
         hold.
         """
-        while self._waiting:
-            flight = self._waiting.popleft()
-            flight.error = Overloaded(
-                f"{flight.extent.block}: all memory for fills is in use; try another node"
-            )
+        self._refuse_waiting(Overloaded, "all memory for fills is in use; try another node")
+
+    def _refuse_silence(self) -> None:
+        self._refuse_waiting(
+            OriginError,
+            f"{len(self._waiting)} fills wait for the origin, and it has sent no byte to the"
+            f" {self._flying_count} under way for {SILENCE_S:g} s: is it up?",
+        )
+
+    def _refuse_waiting(self, kind: type[CacheError], why: str) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for flight in waiting:
+            flight.error = kind(f"{flight.extent.block}: {why}")
             self._finish(flight, 0)
 
     def _over(self, flight: Flight, stored_pages: int) -> None:
@@ -211,6 +233,7 @@ class Coalescer:
 
     async def close(self) -> None:
         """Stop all flights; those who wait get Overloaded."""
+        self._watch.close()
         waiting, self._waiting = self._waiting, deque()
         for flight in waiting:
             self._over(flight, 0)

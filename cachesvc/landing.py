@@ -26,13 +26,21 @@ class Landing:
     """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
     tells the loop.
 
+    progressed: called on the loop whenever pages have landed.
+
     The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
     the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
     are quick and a crowd of readers is not woken for every page.
     """
 
     def __init__(
-        self, flight: Flight, store: Store, pool: BufferPool, hop: Hop, write_bytes: int
+        self,
+        flight: Flight,
+        store: Store,
+        pool: BufferPool,
+        hop: Hop,
+        write_bytes: int,
+        progressed: Callable[[], None],
     ) -> None:
         self._flight = flight
         self._extent = flight.extent
@@ -41,6 +49,7 @@ class Landing:
         self._pool = pool
         self._hop = hop
         self._write_bytes = write_bytes
+        self._progressed = progressed
         self._checksums = bytearray()
         self._hashed_bytes = 0
         self._told_bytes = 0
@@ -100,3 +109,4 @@ class Landing:
         flight.checksums = checksums
         flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
         flight.wake()
+        self._progressed()
