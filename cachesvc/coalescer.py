@@ -5,6 +5,8 @@ are joined; the rest are planned into extents, and each extent becomes a flight:
 one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
 who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
 hold it. When the last holder leaves, it stops, unless all has landed and only the store is behind.
+Of an object that nobody knows, `probe` begins a flight without a version; when its head has come,
+the flight stands among the others, where readers of that version find it.
 
 Rules
 - Everything here runs on the event loop, except a Landing, which the origin's fill thread drives;
@@ -21,7 +23,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 
 import structlog
@@ -29,9 +31,10 @@ import structlog
 from cachesvc.buffers import BufferPool
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import CacheError, InternalError, OriginError, Overloaded
-from cachesvc.core.plan import Extent, plan
-from cachesvc.flight import Flight, Hold
-from cachesvc.landing import WRITE_BYTES, Hop, Landing
+from cachesvc.core.plan import plan
+from cachesvc.core.types import ObjectName, ObjectVersion
+from cachesvc.flight import Flight, Hold, Probe
+from cachesvc.landing import WRITE_BYTES, Hop, Landing, ProbeLanding
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.store import Store
@@ -71,6 +74,8 @@ class Coalescer:
         self._max_buffer_bytes = max_buffer_bytes
         self._write_bytes = write_bytes
         self._by_block: dict[bytes, list[Flight]] = {}
+        self._firsts: Counter[ObjectName] = Counter()  # flights of a block 0
+        self._probes: dict[ObjectName, Probe] = {}  # whose heads have not come
         self._waiting: deque[Flight] = deque()
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,42 +92,79 @@ class Coalescer:
     def buffer_bytes(self) -> int:
         return self._buffer_bytes
 
-    def join(self, block: BlockRef, wanted: int, *, keep: bool = False) -> Hold:
+    def join(
+        self, block: BlockRef, wanted: int, *, keep: bool = False, probed: Hold | None = None
+    ) -> Hold:
         """Bring the wanted pages that are not present: a hold on the flights that do.
 
         Asks no disk: a page counts as present if its file is open, so pin the block before.
 
         keep: hold on to the buffers even when they are stored, for a reader that found its pages
-        evicted again.
+        evicted again. probed: the reader's hold on a probe, which may have brought some of them.
 
         Raises:
             Overloaded: too many flights wait already.
         """
         present = self._store.at_hand(block) or 0
-        current = self._by_block.get(block.id, [])
-        joined = [flight for flight in current if flight.extent.pages & wanted & ~present]
+        brought = [one for one in probed.flights if one.extent.block == block] if probed else []
+        others = [one for one in self._by_block.get(block.id, []) if one not in brought]
+        joined = [one for one in brought if one.extent.pages & wanted]
+        joined += [one for one in others if one.extent.pages & wanted & ~present]
         in_flight = 0
-        for flight in current:
+        for flight in brought + others:
             in_flight |= flight.extent.pages
         extents = plan(block, wanted, present | in_flight)
-        if extents and len(self._waiting) + len(extents) > self._max_waiting_count:
-            raise Overloaded(
-                f"{block.version.name}: {len(self._waiting)} fills are waiting already; "
-                "try another node"
-            )
-        began = [self._begin(extent) for extent in extents]
+        self._refuse_crowd(block.version.name, len(extents))
+        began = [Flight(extent) for extent in extents]
+        for flight in began:
+            self._list(flight)
+        self._waiting.extend(began)
         flights = joined + began
         for flight in flights:
             flight.holders += 1
             flight.keep |= keep
         self._admit()
-        return Hold(self._leave, flights, set(began))
+        own = {flight for flight in brought if probed and flight in probed.began}
+        return Hold(self._leave, flights, own.union(began))
 
-    def _begin(self, extent: Extent) -> Flight:
-        flight = Flight(extent)
-        self._by_block.setdefault(extent.block.id, []).append(flight)
-        self._waiting.append(flight)
-        return flight
+    def probe(self, probe: Probe) -> Hold:
+        """Begin a probe of an object that is `unknown`: a hold on it.
+
+        Raises:
+            Overloaded: too many flights wait already.
+        """
+        self._refuse_crowd(probe.name, 1)
+        self._probes[probe.name] = probe
+        self._waiting.append(probe)
+        probe.holders = 1
+        self._admit()
+        return Hold(self._leave, [probe], {probe})
+
+    def probing(self, name: ObjectName) -> Probe | None:
+        """The probe of the object whose head has not come."""
+        return self._probes.get(name)
+
+    def share(self, probe: Probe) -> Hold:
+        """One more hold on a probe that is under way."""
+        probe.holders += 1
+        return Hold(self._leave, [probe], set())
+
+    def unknown(self, name: ObjectName) -> bool:
+        """Whether no probe and no flight of a block 0 of the object is under way."""
+        return name not in self._probes and name not in self._firsts
+
+    def _refuse_crowd(self, name: ObjectName, more_count: int) -> None:
+        if more_count and len(self._waiting) + more_count > self._max_waiting_count:
+            raise Overloaded(
+                f"{name}: {len(self._waiting)} fills are waiting already; try another node"
+            )
+
+    def _list(self, flight: Flight) -> None:
+        """From now on readers find it."""
+        block = flight.extent.block
+        self._by_block.setdefault(block.id, []).append(flight)
+        if block.index == 0:
+            self._firsts[block.version.name] += 1
 
     def _admit(self) -> None:
         """Let waiting flights fly while there is room for them."""
@@ -143,9 +185,12 @@ class Coalescer:
         self._watch.begin()
 
     def _take_off(self, flight: Flight) -> None:
-        landing = Landing(
-            flight, self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
-        )
+        site = self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
+        if isinstance(flight, Probe):
+            flight.send()
+            landing: Landing = ProbeLanding(flight, *site, found_by=self._found)
+        else:
+            landing = Landing(flight, *site)
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(partial(self._landed, flight, landing))
@@ -153,12 +198,31 @@ class Coalescer:
     async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
         try:
-            await self._origin.fetch(extent.block.version, extent.object_range, landing)
+            if isinstance(landing, ProbeLanding):
+                await self._origin.probe(extent.block.version.name, extent.object_range, landing)
+            else:
+                await self._origin.fetch(extent.block.version, extent.object_range, landing)
         except CacheError as error:
             flight.error = error.with_traceback(None)
         except Exception as error:
             log.exception("a fill broke", block=str(extent.block))
             flight.error = InternalError(f"{extent.block}: the fill broke ({error!r}); see the log")
+
+    def _found(self, probe: Probe, version: ObjectVersion) -> None:
+        """The head of a probe has come: it takes its place among the flights, and only the room
+        that it needs.
+        """
+        self._watch.progress()
+        if probe.done or not probe.holders:
+            return
+        self._unlist(probe)
+        probe.found(version)
+        spare_bytes = probe.charged_bytes - probe.extent.length_bytes
+        probe.charged_bytes -= spare_bytes
+        self._buffer_bytes -= spare_bytes
+        self._list(probe)
+        probe.wake()
+        self._admit()
 
     def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
@@ -193,7 +257,7 @@ class Coalescer:
         self._admit()
 
     def _finish(self, flight: Flight, stored_pages: int) -> None:
-        if flight.error is None and not flight.landed(flight.extent.beyond_page - 1):
+        if flight.error is None and not _unproven(flight) and not flight.all_landed:
             flight.error = Overloaded(f"{flight.extent.block}: the fill was called off; try again")
         flight.done = True
         self._unlist(flight)
@@ -211,18 +275,26 @@ class Coalescer:
         elif flight.task is None:
             self._waiting.remove(flight)
             self._over(flight, 0)
-        elif not flight.landed(flight.extent.beyond_page - 1):
+        elif not flight.all_landed:
             self._unlist(flight)
             flight.task.cancel()
+            flight.wake()
 
     def _unlist(self, flight: Flight) -> None:
         """New readers no longer find it."""
-        block_id = flight.extent.block.id
-        current = self._by_block.get(block_id, [])
-        if flight in current:
-            current.remove(flight)
+        block = flight.extent.block
+        if self._probes.get(block.version.name) is flight:
+            del self._probes[block.version.name]
+        current = self._by_block.get(block.id, [])
+        if flight not in current:
+            return
+        current.remove(flight)
         if not current:
-            self._by_block.pop(block_id, None)
+            del self._by_block[block.id]
+        if block.index == 0:
+            self._firsts[block.version.name] -= 1
+            if not self._firsts[block.version.name]:
+                del self._firsts[block.version.name]
 
     def _give_back(self, flight: Flight) -> None:
         self._buffer_bytes -= flight.charged_bytes
@@ -241,3 +313,8 @@ class Coalescer:
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
+
+
+def _unproven(flight: Flight) -> bool:
+    """Whether it is a probe that has found no version."""
+    return isinstance(flight, Probe) and flight.version is None

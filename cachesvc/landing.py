@@ -14,7 +14,8 @@ from typing import Any
 
 from cachesvc.buffers import BufferPool
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
-from cachesvc.flight import Flight
+from cachesvc.core.types import ObjectVersion
+from cachesvc.flight import Flight, Probe
 from cachesvc.store import Store
 
 WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
@@ -110,3 +111,23 @@ class Landing:
         flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
         flight.wake()
         self._progressed()
+
+
+class ProbeLanding(Landing):
+    """The sink of a probe (origin.base.ProbeSink).
+
+    found_by: called on the loop, with the probe and its version, before any other progress.
+    """
+
+    def __init__(
+        self, probe: Probe, *landing: Any, found_by: Callable[[Probe, ObjectVersion], None]
+    ) -> None:
+        super().__init__(probe, *landing)
+        self._probe = probe
+        self._found_by = found_by
+
+    def found(self, version: ObjectVersion) -> None:
+        """See `ProbeSink.found`."""
+        self._extent = self._extent.within(version)
+        self._size_bytes = self._extent.length_bytes
+        self._hop(self._found_by, self._probe, version)

@@ -15,7 +15,7 @@ import pytest
 from cachesvc.coalescer import SILENCE_S, Coalescer
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import OriginError
-from cachesvc.core.types import ByteRange, Geometry, ObjectName
+from cachesvc.core.types import Geometry, ObjectName
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.flight import Hold
 from cachesvc.metrics import Metrics

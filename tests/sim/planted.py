@@ -121,8 +121,8 @@ def the_client_believes_a_version_too_long() -> Patch:
 def an_early_head_is_joined() -> Patch:
     real = Versions._ask
 
-    async def ask(self: Versions, name: Any, not_before: float) -> Any:
-        return await real(self, name, float("-inf"))
+    async def ask(self: Versions, name: Any, not_before: float, probe: Any) -> Any:
+        return await real(self, name, float("-inf"), probe)
 
     return Versions, "_ask", ask
 
@@ -190,10 +190,10 @@ def segments_keep_their_pins() -> Patch:
 def flights_are_not_joined() -> Patch:
     real = Coalescer.join
 
-    def join(self: Coalescer, block: Any, wanted: int, *, keep: bool = False) -> Any:
+    def join(self: Coalescer, block: Any, wanted: int, **how: Any) -> Any:
         hidden = self._by_block.pop(block.id, None)
         try:
-            return real(self, block, wanted, keep=keep)
+            return real(self, block, wanted, **how)
         finally:
             if hidden is not None:
                 self._by_block.setdefault(block.id, [])[:0] = hidden
