@@ -27,7 +27,7 @@ from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
-from cachesvc.flight import Flight
+from cachesvc.flight import Flight, Probe
 from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
@@ -269,3 +269,31 @@ def a_defect_of_a_node_stays_hidden() -> Patch:
         await real(self, flight, landing)
 
     return Coalescer, "_fly", fly
+
+
+@bug
+def a_probe_is_used_whatever_its_version() -> Patch:
+    real = Coalescer.join
+
+    def join(
+        self: Coalescer, block: Any, wanted: int, *, probed: Any = None, keep: bool = False
+    ) -> Any:
+        for flight in probed.flights if probed is not None and not block.index else ():
+            flight.extent = replace(flight.extent, block=block)
+        return real(self, block, wanted, probed=probed, keep=keep)
+
+    return Coalescer, "join", join
+
+
+@bug
+def a_version_counts_from_the_head_of_its_probe() -> Patch:
+    def found(self: Probe, version: ObjectVersion) -> None:
+        self.version, self.extent = version, self.extent.within(version)
+        self.send()
+
+    return Probe, "found", found
+
+
+@bug
+def a_probe_is_sent_beside_a_fill() -> Patch:
+    return Coalescer, "unknown", lambda self, name: name not in self._probes
