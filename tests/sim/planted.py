@@ -27,14 +27,14 @@ from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
-from cachesvc.flight import Flight, Probe
+from cachesvc.flight import Flight
 from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
 from cachesvc.stock import Stock
-from cachesvc.versions import Versions
+from cachesvc.versions import Versions, _Look
 from cachesvc.writer import Writer
 
 Patch = tuple[Any, str, Any]  # where, what, by what
@@ -272,26 +272,8 @@ def a_defect_of_a_node_stays_hidden() -> Patch:
 
 
 @bug
-def a_probe_is_used_whatever_its_version() -> Patch:
-    real = Coalescer.join
-
-    def join(
-        self: Coalescer, block: Any, wanted: int, *, probed: Any = None, keep: bool = False
-    ) -> Any:
-        for flight in probed.flights if probed is not None and not block.index else ():
-            flight.extent = replace(flight.extent, block=block)
-        return real(self, block, wanted, probed=probed, keep=keep)
-
-    return Coalescer, "join", join
-
-
-@bug
-def a_version_counts_from_the_head_of_its_probe() -> Patch:
-    def found(self: Probe, version: ObjectVersion) -> None:
-        self.version, self.extent = version, self.extent.within(version)
-        self.send()
-
-    return Probe, "found", found
+def an_early_probe_is_believed() -> Patch:
+    return _Look, "sent_at", property(lambda self: float("inf") if self.probe else self._sent_at)
 
 
 @bug
