@@ -5,12 +5,15 @@ are joined; the rest are planned into extents, and each extent becomes a flight:
 one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
 who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
 hold it. When the last holder leaves, it stops, unless all has landed and only the store is behind.
+Of an object that nobody knows, `probe` begins a flight without a version; when its head has come,
+the flight stands among the others, where readers of that version find it.
 
 Rules
-- Everything here runs on the event loop, except `_Landing`, which the origin's fill thread drives;
+- Everything here runs on the event loop, except a Landing, which the origin's fill thread drives;
   it hops back by `hop`. State changes hold no await.
 - Flights wait for their turn in one queue: at most `max_gets` fly at once, their buffers take at
-  most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once.
+  most MAX_BUFFER_BYTES, and at most MAX_WAITING_COUNT wait; beyond that, Overloaded at once. Those
+  who wait for an origin that says nothing to anybody for SILENCE_S are refused (watch.py).
 - A failed flight fails those who wait for what has not landed, and is forgotten: failures are never
   cached.
 - A buffer is given back once all its pages are stored, so that a slow reader holds a descriptor and
@@ -20,119 +23,28 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
 from functools import partial
-from typing import Any
 
 import structlog
 
 from cachesvc.buffers import BufferPool
 from cachesvc.core.blocks import BlockRef
-from cachesvc.core.errors import CacheError, InternalError, Overloaded
-from cachesvc.core.format import CHECKSUM_BYTES, checksum
-from cachesvc.core.plan import Extent, plan
+from cachesvc.core.errors import CacheError, InternalError, OriginError, Overloaded
+from cachesvc.core.plan import plan
+from cachesvc.core.types import ObjectName, ObjectVersion
+from cachesvc.flight import Flight, Hold, Probe
+from cachesvc.landing import WRITE_BYTES, Hop, Landing, ProbeLanding
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.store import Store
+from cachesvc.watch import Watch
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 512 << 20
-WRITE_BYTES = (
-    2 << 20
-)  # how a block file is written decides how fast it maps: in runs of this, aligned
+SILENCE_S = 15.0  # between what one attempt of the origin waits (9 s) and what two do
 
 log = structlog.get_logger(__name__)
-Hop = Callable[..., Any]
-
-
-class Flight:
-    """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed.
-    """
-
-    __slots__ = (
-        "buffer", "charged_bytes", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "memory", "task", "waiters",
-    )  # fmt: skip
-
-    def __init__(self, extent: Extent) -> None:
-        self.extent = extent
-        self.charged_bytes = 0
-        self.memory: bytearray | None = None
-        self.buffer: memoryview | None = None
-        self.checksums = b""
-        self.landed_pages = 0
-        self.holders = 0
-        self.keep = False
-        self.done = False
-        self.error: CacheError | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.waiters: list[asyncio.Future[None]] = []
-
-    def covers(self, page: int) -> bool:
-        return self.extent.first_page <= page < self.extent.beyond_page
-
-    def landed(self, page: int) -> bool:
-        return page < self.extent.first_page + self.landed_pages
-
-    @property
-    def landed_end(self) -> int:
-        """Where in the block the landed bytes end."""
-        landed_bytes = self.landed_pages * self.extent.block.geometry.page_bytes
-        return self.extent.start + min(landed_bytes, self.extent.length_bytes)
-
-    async def wait(self, page: int, *, stored: bool = False) -> None:
-        """Until the page has landed or the flight is over.
-
-        stored: until it is over, when all that the store takes is stored.
-
-        Raises: what the flight failed with, if the page will not come.
-        """
-        while not self.done and (stored or not self.landed(page)):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.waiters.append(waiter)
-            await waiter
-        if self.error is not None and not self.landed(page):
-            raise type(self.error)(self.error.message)
-
-    def bytes_of(self, start: int, end: int) -> memoryview | None:
-        """`[start, end)` of the block, read-only; None once the buffer was given back."""
-        if self.buffer is None:
-            return None
-        return self.buffer[start - self.extent.start : end - self.extent.start].toreadonly()
-
-    def checksums_of(self, first_page: int, beyond_page: int) -> bytes:
-        first = (first_page - self.extent.first_page) * CHECKSUM_BYTES
-        return self.checksums[first : first + (beyond_page - first_page) * CHECKSUM_BYTES]
-
-    def wake(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-class Hold:
-    """A reader's interest in some pages of one block. `began` are the flights that it started
-    itself.
-    """
-
-    __slots__ = ("_coalescer", "began", "flights")
-
-    def __init__(self, coalescer: Coalescer, flights: list[Flight], began: set[Flight]) -> None:
-        self._coalescer = coalescer
-        self.flights = flights
-        self.began = began
-
-    def covering(self, page: int) -> Flight | None:
-        return next((flight for flight in self.flights if flight.covers(page)), None)
-
-    def close(self) -> None:
-        """Lose interest. Closing twice is fine."""
-        flights, self.flights = self.flights, []
-        for flight in flights:
-            self._coalescer._leave(flight)
 
 
 class Coalescer:
@@ -162,11 +74,14 @@ class Coalescer:
         self._max_buffer_bytes = max_buffer_bytes
         self._write_bytes = write_bytes
         self._by_block: dict[bytes, list[Flight]] = {}
+        self._firsts: Counter[ObjectName] = Counter()  # flights of a block 0
+        self._probes: dict[ObjectName, Probe] = {}  # whose heads have not come
         self._waiting: deque[Flight] = deque()
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flying_count = 0
         self._buffer_bytes = 0
+        self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
         metrics.flights.set_function(lambda: self.flight_count)
 
     @property
@@ -177,42 +92,79 @@ class Coalescer:
     def buffer_bytes(self) -> int:
         return self._buffer_bytes
 
-    def join(self, block: BlockRef, wanted: int, *, keep: bool = False) -> Hold:
+    def join(
+        self, block: BlockRef, wanted: int, *, keep: bool = False, probed: Hold | None = None
+    ) -> Hold:
         """Bring the wanted pages that are not present: a hold on the flights that do.
 
         Asks no disk: a page counts as present if its file is open, so pin the block before.
 
         keep: hold on to the buffers even when they are stored, for a reader that found its pages
-        evicted again.
+        evicted again. probed: the reader's hold on a probe, which may have brought some of them.
 
         Raises:
             Overloaded: too many flights wait already.
         """
         present = self._store.at_hand(block) or 0
-        current = self._by_block.get(block.id, [])
-        joined = [flight for flight in current if flight.extent.pages & wanted & ~present]
+        brought = [one for one in probed.flights if one.extent.block == block] if probed else []
+        others = [one for one in self._by_block.get(block.id, []) if one not in brought]
+        joined = [one for one in brought if one.extent.pages & wanted]
+        joined += [one for one in others if one.extent.pages & wanted & ~present]
         in_flight = 0
-        for flight in current:
+        for flight in brought + others:
             in_flight |= flight.extent.pages
         extents = plan(block, wanted, present | in_flight)
-        if extents and len(self._waiting) + len(extents) > self._max_waiting_count:
-            raise Overloaded(
-                f"{block.version.name}: {len(self._waiting)} fills are waiting already; "
-                "try another node"
-            )
-        began = [self._begin(extent) for extent in extents]
+        self._refuse_crowd(block.version.name, len(extents))
+        began = [Flight(extent) for extent in extents]
+        for flight in began:
+            self._list(flight)
+        self._waiting.extend(began)
         flights = joined + began
         for flight in flights:
             flight.holders += 1
             flight.keep |= keep
         self._admit()
-        return Hold(self, flights, set(began))
+        own = {flight for flight in brought if probed and flight in probed.began}
+        return Hold(self._leave, flights, own.union(began))
 
-    def _begin(self, extent: Extent) -> Flight:
-        flight = Flight(extent)
-        self._by_block.setdefault(extent.block.id, []).append(flight)
-        self._waiting.append(flight)
-        return flight
+    def probe(self, probe: Probe) -> Hold:
+        """Begin a probe of an object that is `unknown`: a hold on it.
+
+        Raises:
+            Overloaded: too many flights wait already.
+        """
+        self._refuse_crowd(probe.name, 1)
+        self._probes[probe.name] = probe
+        self._waiting.append(probe)
+        probe.holders = 1
+        self._admit()
+        return Hold(self._leave, [probe], {probe})
+
+    def probing(self, name: ObjectName) -> Probe | None:
+        """The probe of the object whose head has not come."""
+        return self._probes.get(name)
+
+    def share(self, probe: Probe) -> Hold:
+        """One more hold on a probe that is under way."""
+        probe.holders += 1
+        return Hold(self._leave, [probe], set())
+
+    def unknown(self, name: ObjectName) -> bool:
+        """Whether no probe and no flight of a block 0 of the object is under way."""
+        return name not in self._probes and name not in self._firsts
+
+    def _refuse_crowd(self, name: ObjectName, more_count: int) -> None:
+        if more_count and len(self._waiting) + more_count > self._max_waiting_count:
+            raise Overloaded(
+                f"{name}: {len(self._waiting)} fills are waiting already; try another node"
+            )
+
+    def _list(self, flight: Flight) -> None:
+        """From now on readers find it."""
+        block = flight.extent.block
+        self._by_block.setdefault(block.id, []).append(flight)
+        if block.index == 0:
+            self._firsts[block.version.name] += 1
 
     def _admit(self) -> None:
         """Let waiting flights fly while there is room for them."""
@@ -221,43 +173,83 @@ class Coalescer:
             held_bytes = self._buffer_bytes + self._pool.lingering_bytes()
             if held_bytes and held_bytes + need_bytes > self._max_buffer_bytes:
                 if not self._flying_count:
-                    self._refuse_waiting()
-                return
+                    self._refuse_memory()
+                break
             flight = self._waiting.popleft()
+            if not self._flying_count:
+                self._watch.progress()
             self._flying_count += 1
             self._buffer_bytes += need_bytes
             flight.charged_bytes = need_bytes
-            landing = _Landing(flight, self._store, self._pool, self._hop, self._write_bytes)
-            flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(partial(self._landed, flight, landing))
+            self._take_off(flight)
+        self._watch.begin()
 
-    async def _fly(self, flight: Flight, landing: _Landing) -> None:
+    def _take_off(self, flight: Flight) -> None:
+        site = self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
+        if isinstance(flight, Probe):
+            flight.send()
+            landing: Landing = ProbeLanding(flight, *site, found_by=self._found)
+        else:
+            landing = Landing(flight, *site)
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(partial(self._landed, flight, landing))
+
+    async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
         try:
-            await self._origin.fetch(extent.block.version, extent.object_range, landing)
+            if isinstance(landing, ProbeLanding):
+                await self._origin.probe(extent.block.version.name, extent.object_range, landing)
+            else:
+                await self._origin.fetch(extent.block.version, extent.object_range, landing)
         except CacheError as error:
             flight.error = error.with_traceback(None)
         except Exception as error:
             log.exception("a fill broke", block=str(extent.block))
             flight.error = InternalError(f"{extent.block}: the fill broke ({error!r}); see the log")
 
-    def _landed(self, flight: Flight, landing: _Landing, task: asyncio.Task[None]) -> None:
+    def _found(self, probe: Probe, version: ObjectVersion) -> None:
+        """The head of a probe has come: it takes its place among the flights, and only the room
+        that it needs.
+        """
+        self._watch.progress()
+        if probe.done or not probe.holders:
+            return
+        self._unlist(probe)
+        probe.found(version)
+        spare_bytes = probe.charged_bytes - probe.extent.length_bytes
+        probe.charged_bytes -= spare_bytes
+        self._buffer_bytes -= spare_bytes
+        self._list(probe)
+        probe.wake()
+        self._admit()
+
+    def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
         self._flying_count -= 1
+        if not task.cancelled() and not isinstance(flight.error, OriginError):
+            self._watch.progress()  # an origin that denies something speaks, too
         self._over(flight, landing.stored_pages)
 
-    def _refuse_waiting(self) -> None:
+    def _refuse_memory(self) -> None:
         """All room is held by readers of pages that could not be stored, who may wait for these
         very flights: nobody would ever make room. Refused, they leave, and with them what they
         hold.
         """
-        while self._waiting:
-            flight = self._waiting.popleft()
-            flight.error = Overloaded(
-                f"{flight.extent.block}: all memory for fills is in use; try another node"
-            )
+        self._refuse_waiting(Overloaded, "all memory for fills is in use; try another node")
+
+    def _refuse_silence(self) -> None:
+        self._refuse_waiting(
+            OriginError,
+            f"{len(self._waiting)} fills wait for the origin, and it has sent no byte to the"
+            f" {self._flying_count} under way for {SILENCE_S:g} s: is it up?",
+        )
+
+    def _refuse_waiting(self, kind: type[CacheError], why: str) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for flight in waiting:
+            flight.error = kind(f"{flight.extent.block}: {why}")
             self._finish(flight, 0)
 
     def _over(self, flight: Flight, stored_pages: int) -> None:
@@ -265,7 +257,7 @@ class Coalescer:
         self._admit()
 
     def _finish(self, flight: Flight, stored_pages: int) -> None:
-        if flight.error is None and not flight.landed(flight.extent.beyond_page - 1):
+        if flight.error is None and not _unproven(flight) and not flight.all_landed:
             flight.error = Overloaded(f"{flight.extent.block}: the fill was called off; try again")
         flight.done = True
         self._unlist(flight)
@@ -283,18 +275,26 @@ class Coalescer:
         elif flight.task is None:
             self._waiting.remove(flight)
             self._over(flight, 0)
-        elif not flight.landed(flight.extent.beyond_page - 1):
+        elif not flight.all_landed:
             self._unlist(flight)
             flight.task.cancel()
+            flight.wake()
 
     def _unlist(self, flight: Flight) -> None:
         """New readers no longer find it."""
-        block_id = flight.extent.block.id
-        current = self._by_block.get(block_id, [])
-        if flight in current:
-            current.remove(flight)
+        block = flight.extent.block
+        if self._probes.get(block.version.name) is flight:
+            del self._probes[block.version.name]
+        current = self._by_block.get(block.id, [])
+        if flight not in current:
+            return
+        current.remove(flight)
         if not current:
-            self._by_block.pop(block_id, None)
+            del self._by_block[block.id]
+        if block.index == 0:
+            self._firsts[block.version.name] -= 1
+            if not self._firsts[block.version.name]:
+                del self._firsts[block.version.name]
 
     def _give_back(self, flight: Flight) -> None:
         self._buffer_bytes -= flight.charged_bytes
@@ -305,6 +305,7 @@ class Coalescer:
 
     async def close(self) -> None:
         """Stop all flights; those who wait get Overloaded."""
+        self._watch.close()
         waiting, self._waiting = self._waiting, deque()
         for flight in waiting:
             self._over(flight, 0)
@@ -314,81 +315,6 @@ class Coalescer:
         await asyncio.gather(*flying, return_exceptions=True)
 
 
-class _Landing:
-    """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
-    tells the loop.
-
-    The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
-    the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
-    are quick and a crowd of readers is not woken for every page.
-    """
-
-    def __init__(
-        self, flight: Flight, store: Store, pool: BufferPool, hop: Hop, write_bytes: int
-    ) -> None:
-        self._flight = flight
-        self._extent = flight.extent
-        self._size_bytes = flight.extent.length_bytes
-        self._store = store
-        self._pool = pool
-        self._hop = hop
-        self._write_bytes = write_bytes
-        self._checksums = bytearray()
-        self._hashed_bytes = 0
-        self._told_bytes = 0
-        self._written_bytes = 0
-        self.stored_pages = 0
-
-    @property
-    def view(self) -> memoryview:
-        flight = self._flight
-        if flight.buffer is None:
-            assert not flight.done, "landing on a flight that is over"
-            assert not self._hashed_bytes, "the buffer is gone, and the fill goes on"
-            flight.memory, flight.buffer = self._pool.take(self._size_bytes)
-        return flight.buffer
-
-    @property
-    def cancelled(self) -> bool:
-        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
-
-    def landed(self, count_bytes: int) -> None:
-        self._hash(count_bytes)
-        untold_bytes = self._hashed_bytes - self._told_bytes
-        if self._hashed_bytes == self._size_bytes or untold_bytes > self._told_bytes // 4:
-            self._told_bytes = self._hashed_bytes
-            self._hop(self._progress, bytes(self._checksums))
-        total_bytes = self._size_bytes
-        while self._written_bytes < self._hashed_bytes:
-            border = (self._extent.start + self._written_bytes) // self._write_bytes + 1
-            end = min(total_bytes, border * self._write_bytes - self._extent.start)
-            if end > self._hashed_bytes:
-                break
-            self._write(end)
-
-    def _hash(self, count_bytes: int) -> None:
-        page_bytes, view = self._extent.block.geometry.page_bytes, self.view
-        while self._hashed_bytes < count_bytes:
-            end = min(self._hashed_bytes + page_bytes, self._size_bytes)
-            if end > count_bytes:
-                return
-            self._checksums += checksum(view[self._hashed_bytes : end])
-            self._hashed_bytes = end
-
-    def _write(self, end: int) -> None:
-        page_bytes = self._extent.block.geometry.page_bytes
-        first = self._written_bytes // page_bytes
-        beyond = -(-end // page_bytes)
-        sums = bytes(self._checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES])
-        data = self.view[self._written_bytes : end]
-        self._written_bytes = end
-        if self._store.write(self._extent.block, self._extent.first_page + first, data, sums):
-            self.stored_pages += beyond - first
-
-    def _progress(self, checksums: bytes) -> None:
-        flight = self._flight
-        if len(checksums) <= len(flight.checksums):
-            return
-        flight.checksums = checksums
-        flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
-        flight.wake()
+def _unproven(flight: Flight) -> bool:
+    """Whether it is a probe that has found no version."""
+    return isinstance(flight, Probe) and flight.version is None

@@ -2,7 +2,8 @@
 
 Story: `hit` runs on any thread and never waits: version from the keeper's table, blocks from the
 store, pins for what is present; None if anything is missing. `read` runs on the event loop: it asks
-the origin for the version where needed, joins the coalescer for every block at once, and yields
+the origin for the version where needed (prober.py: with the first bytes, where nothing is known),
+joins the coalescer for every block at once, and yields
 segments as their pages become available; a file that is not open and a page that must be checked
 are left to a thread (aside.py). Both make the same segments.
 
@@ -25,15 +26,18 @@ from functools import partial
 
 from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
-from cachesvc.coalescer import Coalescer, Flight, Hold
+from cachesvc.bypass import Bypass
+from cachesvc.coalescer import Coalescer
 from cachesvc.core.blocks import BlockRef, Slice, slices
-from cachesvc.core.errors import NotCacheable, ObjectChanged, OriginError, Overloaded, RangeError
+from cachesvc.core.errors import NotCacheable, ObjectChanged, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
+from cachesvc.flight import Flight, Hold
 from cachesvc.metrics import Metrics
-from cachesvc.origin.base import BypassStream, Origin
+from cachesvc.origin.base import Origin
 from cachesvc.pins import Pin
+from cachesvc.prober import Prober
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 
@@ -75,7 +79,8 @@ class Reader:
     ) -> None:
         self.geometry = geometry
         self.versions = versions
-        self._origin = origin
+        self._bypass = Bypass(origin, self._count)
+        self._prober = Prober(store, coalescer, versions, geometry)
         self._store = store
         self._coalescer = coalescer
         self._aside = aside
@@ -134,21 +139,27 @@ class Reader:
         ObjectChanged and Overloaded. NotCacheable: the version named has no strong ETag.
         """
         try:
-            return await (self._bypass(request) if request.bypass else self._open(request))
+            return await (self._bypass.read(request) if request.bypass else self._open(request))
         except BaseException:
             self._results["error"].inc()
             raise
 
     async def _open(self, request: ReadRequest) -> Answer:
-        if request.version is not None:
-            answer = Answer(request.version, 0.0)
-        else:
-            answer = self._answer(await self.versions.get(request.name, request.max_age_s))
-        if answer.version.cacheable:
-            parts = self._cut(answer.version, request)
-            answer.more = self._segments(answer.version, parts, _way(request))
-        elif request.version is not None:
-            raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
+        async with AsyncExitStack() as exits:
+            probed = None
+            if request.version is not None:
+                answer = Answer(request.version, 0.0)
+            else:
+                checked, probed = await self._prober.version(request)
+                answer = self._answer(checked)
+            if probed is not None:
+                exits.callback(probed.close)
+            if answer.version.cacheable:
+                parts = self._cut(answer.version, request)
+                answer.more = self._segments(answer.version, parts, _way(request), probed)
+            elif request.version is not None:
+                raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
+            answer.resources = exits.pop_all()
         return answer
 
     def broken(self, pin: Pin, error: OSError) -> None:
@@ -232,14 +243,16 @@ class Reader:
     # -- what is on its way
 
     async def _segments(
-        self, version: ObjectVersion, parts: list[Slice], way: Way
+        self, version: ObjectVersion, parts: list[Slice], way: Way, probed: Hold | None
     ) -> AsyncGenerator[Segment, None]:
         holds: list[Hold] = []
         sent: list[tuple[Source, int]] = []
         result = "error"
         try:
             for part in parts:
-                holds.append(await self._join(part.block, part.pages))
+                holds.append(await self._join(part.block, part.pages, probed=probed))
+            if probed is not None:
+                probed.close()
             for part, hold in zip(parts, holds, strict=True):
                 async for segment in self._slice(part, hold, way):
                     sent.append((segment.source, segment.length_bytes))
@@ -254,13 +267,19 @@ class Reader:
                 hold.close()
             self._count(result, sent)
 
-    async def _join(self, block: BlockRef, pages: int, *, keep: bool = False) -> Hold:
-        """A hold on what brings the missing pages. A file that is not open is opened aside."""
+    async def _join(
+        self, block: BlockRef, pages: int, *, keep: bool = False, probed: Hold | None = None
+    ) -> Hold:
+        """A hold on what brings the missing pages. A file that is not open is opened aside; what a
+        probe brings is waited for, because that may be these pages.
+        """
         pin = None
         if self._store.at_hand(block) is None:
             pin = await self._aside(partial(self._store.hold, block))
         try:
-            return self._coalescer.join(block, pages, keep=keep)
+            while block.index == 0 and (probe := self._coalescer.probing(block.version.name)):
+                await probe.head()
+            return self._coalescer.join(block, pages, keep=keep, probed=probed)
         finally:
             if pin is not None:
                 pin.close()
@@ -319,27 +338,6 @@ class Reader:
     def _stored_run(self, wanted: Slice, source: Source, way: Way) -> Segment | None:
         run = wanted.run(self._store.present(wanted.block))
         return None if run is None else self._stored(run, source, way)
-
-    # -- what may not be cached
-
-    async def _bypass(self, request: ReadRequest) -> Answer:
-        start, end = request.ranges[0]
-        resources = AsyncExitStack()
-        stream = await resources.enter_async_context(self._origin.stream(request.name, start, end))
-        return Answer(stream.version, 0.0, more=self._passed(stream), resources=resources)
-
-    async def _passed(self, stream: BypassStream) -> AsyncGenerator[Segment, None]:
-        position = stream.wanted.start
-        result = "error"
-        try:
-            async for chunk in stream.chunks:
-                yield Segment(position, len(chunk), Source.BYPASS, parts=[memoryview(chunk)])
-                position += len(chunk)
-            if position != stream.wanted.end:
-                raise OriginError(f"{stream.version.name}: the origin sent a short answer")
-            result = "bypass"
-        finally:
-            self._count(result, [(Source.BYPASS, position - stream.wanted.start)])
 
     def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
         self._results[result].inc()

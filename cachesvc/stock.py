@@ -25,7 +25,9 @@ from threading import Lock, RLock
 
 import structlog
 
+from cachesvc.core.blocks import name_number
 from cachesvc.core.format import Trailer
+from cachesvc.core.types import ObjectName
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile, Disk, Space
 from cachesvc.metrics import Metrics
@@ -99,11 +101,18 @@ class Stock:
             return []
         return [device for device in self.devices if block_id not in device.leaving]
 
+    def none_of(self, name: ObjectName) -> bool:
+        """Whether surely no device has a block 0 of the object, of any version."""
+        number = name_number(name)
+        return not self.recovering and all(d.index.none_of(number) for d in self.devices)
+
     def share(self, device: Device, file: BlockFile, trailer: Trailer, taken_bytes: int) -> Pin:
         """Take in an open block file, and its block if that is new; the first pin on it."""
         block_id = trailer.block.id
         if device.index.get(block_id) is None:
-            device.index.add(block_id, taken_bytes)
+            block = trailer.block
+            first_of = 0 if block.index else name_number(block.version.name)
+            device.index.add(block_id, taken_bytes, first_of)
         return self.open_blocks.share(OpenBlock(device, file, trailer, taken_bytes))
 
     # -- what is made

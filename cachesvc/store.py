@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from cachesvc.core.blocks import BlockRef
+from cachesvc.core.types import ObjectName
 from cachesvc.device import Device
 from cachesvc.disk.base import Disk
 from cachesvc.metrics import Metrics
@@ -101,6 +102,13 @@ class Store:
         the file would have to be opened.
         """
         return self._opener.at_hand(block.id)
+
+    def none_of(self, name: ObjectName) -> bool:
+        """A look: whether surely no version of the object has its block 0 here. Never while the
+        store recovers.
+        """
+        with self._stock.lock:
+            return self._stock.none_of(name)
 
     def write(self, block: BlockRef, first_page: int, data: memoryview, checksums: bytes) -> bool:
         """Store adjacent whole pages that begin at `first_page`.

@@ -1,10 +1,12 @@
 """The keeper of versions: which version of an object is the current one, and how sure we are.
 
 Story: the owner of an object's block 0 is asked first; it answers from here if its last look at the
-origin is young enough, else with one HEAD, which all who ask meanwhile share. The age of an answer
-counts from the moment its HEAD was sent, so "at most max_age old" means: this version was current
-at some moment no earlier than max_age before the call. A HEAD that was sent too early for a caller
-is waited for and not believed: the caller joins the next one.
+origin is young enough, else with one HEAD, which all who ask meanwhile share. Of an object that
+nobody here knows, the head of a probe tells (flight.Probe), in place of the HEAD; if it can't, a
+HEAD follows. The age of an answer counts from the moment its HEAD or probe was sent, so "at most
+max_age old" means: this version was current at some moment no earlier than max_age before the call.
+A HEAD that was sent too early for a caller is waited for and not believed: the caller joins the
+next one.
 
 Rules: a 404 is remembered for a short time, other failures never; the table is bounded, the
 oldest check leaves first.
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 
 from cachesvc.core.errors import CacheError, ObjectNotFound, Overloaded
 from cachesvc.core.types import ObjectName, ObjectVersion
+from cachesvc.flight import Probe
 from cachesvc.origin.base import Origin
 
 MAX_ENTRY_COUNT = 200_000
@@ -35,6 +38,26 @@ class Checked:
 
     version: ObjectVersion | None
     checked_at: float
+
+
+class _Look:
+    """A question to the origin under way. sent_at: inf while a probe waits for its turn."""
+
+    __slots__ = ("_sent_at", "asker_count", "probe", "task")
+
+    def __init__(self, probe: Probe | None) -> None:
+        self.probe = probe
+        self.asker_count = 0
+        self.task: asyncio.Task[Checked] | None = None
+        self._sent_at = float("inf")
+
+    @property
+    def sent_at(self) -> float:
+        return self._sent_at if self.probe is None else self.probe.sent_at
+
+    def send_head(self, now: float) -> None:
+        """No probe, or none that told: a HEAD is sent now."""
+        self.probe, self._sent_at = None, now
 
 
 class Versions:
@@ -53,10 +76,10 @@ class Versions:
     ) -> None:
         self.revalidate_s = revalidate_s
         self._origin = origin
-        self._clock = clock
+        self.clock = clock
         self._max_entry_count = max_entry_count
         self._entries: OrderedDict[ObjectName, Checked] = OrderedDict()
-        self._heads: dict[ObjectName, tuple[float, asyncio.Task[Checked]]] = {}
+        self._looks: dict[ObjectName, _Look] = {}
 
     def peek(self, name: ObjectName, max_age_s: float | None = None) -> Checked | None:
         """A look at the table alone: an existing version, young enough, or None."""
@@ -64,29 +87,36 @@ class Versions:
         if checked is None or checked.version is None:
             return None
         limit_s = self._limit_s(max_age_s)
-        return checked if limit_s > 0 and self._clock() - checked.checked_at <= limit_s else None
+        return checked if limit_s > 0 and self.clock() - checked.checked_at <= limit_s else None
 
-    async def get(self, name: ObjectName, max_age_s: float | None = None) -> Checked:
+    def unknown(self, name: ObjectName) -> bool:
+        """Whether there is nothing in the table, and no question under way."""
+        return name not in self._entries and name not in self._looks
+
+    async def get(
+        self, name: ObjectName, max_age_s: float | None = None, probe: Probe | None = None
+    ) -> Checked:
         """The version of an object, checked no earlier than `max_age_s` before this call.
 
-        Cancelling leaves a shared HEAD running for the others.
+        probe: of an `unknown` object, begun for this very call. Cancelling leaves a shared HEAD
+        running for the others.
 
         Raises: ObjectNotFound, AccessDenied, OriginError, Overloaded.
         """
-        asked_at = self._clock()
+        asked_at = self.clock()
         limit_s = self._limit_s(max_age_s)
         known = self._entries.get(name)
         if known is not None and known.version is None:
             limit_s = min(limit_s, MAX_NOT_FOUND_AGE_S)
         if known is None or limit_s <= 0 or asked_at - known.checked_at > limit_s:
-            known = await self._ask(name, asked_at - limit_s)
+            known = await self._ask(name, asked_at - limit_s, probe)
         if known.version is None:
             raise not_found(name)
         return known
 
     def fresh_for_s(self, checked: Checked) -> float:
         """How long the check still counts under the default bound."""
-        return max(0.0, self.revalidate_s - (self._clock() - checked.checked_at))
+        return max(0.0, self.revalidate_s - (self.clock() - checked.checked_at))
 
     def forget(self, version: ObjectVersion) -> None:
         """The origin has denied this version: whoever asks next must look again."""
@@ -97,28 +127,37 @@ class Versions:
     def _limit_s(self, max_age_s: float | None) -> float:
         return self.revalidate_s if max_age_s is None else min(max_age_s, self.revalidate_s)
 
-    async def _ask(self, name: ObjectName, not_before: float) -> Checked:
+    async def _ask(self, name: ObjectName, not_before: float, probe: Probe | None) -> Checked:
         while True:
-            started_at, task = self._heads.get(name) or self._start(name)
-            if started_at >= not_before:
-                return await asyncio.shield(task)
-            await asyncio.wait([task])
+            look = self._looks.get(name) or self._start(name, probe)
+            assert look.task is not None
+            probe = None
+            look.asker_count += 1
+            try:
+                if look.sent_at >= not_before:
+                    return await asyncio.shield(look.task)
+                await asyncio.wait([look.task])
+            finally:
+                look.asker_count -= 1
 
-    def _start(self, name: ObjectName) -> tuple[float, asyncio.Task[Checked]]:
-        if len(self._heads) >= MAX_HEAD_COUNT:
+    def _start(self, name: ObjectName, probe: Probe | None) -> _Look:
+        if len(self._looks) >= MAX_HEAD_COUNT:
             raise Overloaded(f"{name}: {MAX_HEAD_COUNT} version checks are under way, the most")
-        started_at = self._clock()
-        task = asyncio.get_running_loop().create_task(self._head(name, started_at))
-        task.add_done_callback(_noticed)
-        self._heads[name] = started_at, task
-        return started_at, task
+        look = _Look(probe)
+        if probe is None:
+            look.send_head(self.clock())
+        look.task = asyncio.get_running_loop().create_task(self._look(name, look))
+        look.task.add_done_callback(_noticed)
+        self._looks[name] = look
+        return look
 
-    async def _head(self, name: ObjectName, started_at: float) -> Checked:
+    async def _look(self, name: ObjectName, look: _Look) -> Checked:
         try:
             try:
-                checked = Checked(await self._origin.head(name), started_at)
+                version = await self._probed(name, look) or await self._origin.head(name)
+                checked = Checked(version, look.sent_at)
             except ObjectNotFound:
-                checked = Checked(None, started_at)
+                checked = Checked(None, look.sent_at)
             self._entries[name] = checked
             self._entries.move_to_end(name)
             while len(self._entries) > self._max_entry_count:
@@ -127,7 +166,18 @@ class Versions:
         except CacheError as error:
             raise error.with_traceback(None) from None
         finally:
-            del self._heads[name]
+            del self._looks[name]
+
+    async def _probed(self, name: ObjectName, look: _Look) -> ObjectVersion | None:
+        """What the probe tells; else a HEAD is to be sent, if there is anybody left who asks."""
+        if look.probe is None:
+            return None
+        version = await look.probe.head()
+        if version is None:
+            if not look.asker_count:
+                raise Overloaded(f"{name}: the version check was called off; try again")
+            look.send_head(self.clock())
+        return version
 
 
 def _noticed(task: asyncio.Task[Checked]) -> None:

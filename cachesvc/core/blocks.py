@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
-from cachesvc.core.types import ByteRange, Geometry, ObjectVersion
+from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 
 _ID_KEY = b"cachesvc block id, format 1"
 
@@ -80,6 +80,14 @@ class BlockRef:
 
     def __repr__(self) -> str:
         return f"block {self.index} of {self.version.name} {self.version.etag}"
+
+
+def name_number(name: ObjectName) -> int:
+    """A 64-bit hash of an object's name, never 0: as good as the name to say that something of it
+    is not here.
+    """
+    raw = f"{name.bucket}/{name.key}".encode()  # a bucket has no slash
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") or 1
 
 
 @dataclass(frozen=True, slots=True)

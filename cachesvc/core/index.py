@@ -8,7 +8,9 @@ nearly all blocks walk far.
 
 Story: `add` gives a block a slot, `get` finds it, `touch` tells the policy of a hit. When the store
 wants space it asks for the `victim`, unlinks the file and confirms with `evicted`; a block that
-goes for any other reason is `remove`d. A slot number means a block only until that block goes.
+goes for any other reason is `remove`d. A slot number means a block only until that block goes. Of
+blocks numbered 0 it also keeps whose they are, so that a node can tell that it has `none_of` an
+object without knowing its version.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable
 
 from cachesvc.core.eviction import Lru, Policy, Protect, S3Fifo
 from cachesvc.core.queues import grow
+from cachesvc.core.tally import Tally
 
 ID_BYTES = 16
 POLICIES: dict[str, Callable[[int], Policy]] = {"s3fifo": S3Fifo, "lru": Lru}
@@ -44,6 +47,8 @@ class Index:
         self._ids = bytearray()
         self._sizes = array("I")
         self._free = array("i")
+        self._first_of = array("Q")  # by slot: name_number of a block 0, else 0
+        self._names = Tally()
 
     @property
     def capacity_bytes(self) -> int:
@@ -66,8 +71,15 @@ class Index:
         """Tell the policy that a block was hit."""
         self._policy.touched(slot)
 
-    def add(self, block_id: bytes, size_bytes: int) -> int:
-        """Take in a block that is not in the index yet; its slot."""
+    def none_of(self, name_number: int) -> bool:
+        """Whether surely no version of the object has its block 0 here."""
+        return name_number not in self._names
+
+    def add(self, block_id: bytes, size_bytes: int, first_of: int = 0) -> int:
+        """Take in a block that is not in the index yet; its slot.
+
+        first_of: of a block numbered 0, the object's `blocks.name_number`.
+        """
         assert len(block_id) == ID_BYTES, f"{block_id!r} is no block id"
         assert block_id not in self._slot_of, f"block {block_id.hex()} is stored already"
         assert 0 <= size_bytes < _SIZE_LIMIT_BYTES, f"size_bytes is {size_bytes}"
@@ -75,6 +87,9 @@ class Index:
         self._sizes[slot] = size_bytes
         self._ids[slot * ID_BYTES : (slot + 1) * ID_BYTES] = block_id
         self._slot_of[block_id] = slot
+        self._first_of[slot] = first_of
+        if first_of:
+            self._names.add(first_of)
         self.stored_bytes += size_bytes
         self._policy.inserted(slot, block_id, size_bytes)
         return slot
@@ -84,6 +99,7 @@ class Index:
         slot = len(self._slot_of)
         if slot >= len(self._sizes):
             grow(self._sizes, slot, filler=b"\xff")
+            grow(self._first_of, slot)
             self._ids.extend(bytes(len(self._sizes) * ID_BYTES - len(self._ids)))
         return slot
 
@@ -110,6 +126,8 @@ class Index:
         assert self._sizes[slot] != _FREE, f"slot {slot} is free"
         block_id = self.block_id(slot)
         del self._slot_of[block_id]
+        if self._first_of[slot]:
+            self._names.remove(self._first_of[slot])
         self.stored_bytes -= self._sizes[slot]
         self._sizes[slot] = _FREE
         self._free.append(slot)

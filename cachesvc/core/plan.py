@@ -9,15 +9,17 @@ extent_min_bytes grows to exactly that, or to its whole gap if the gap is smalle
 window where the run lies in one that is free, else to a window that begins with the run (readers
 read forward) and slides back as far as the end of the gap demands. A longer run is fetched as it
 is, cut at extent_max_bytes. What an extent has is no part of the gap any more. So a cold read of
-100 KB within a block is one GET of at most extent_min_bytes, wherever it lies.
+100 KB within a block is one GET of at most extent_min_bytes, wherever it lies. Of an object that
+nobody knows yet, `first_extent` is what the plan begins with, were it as long as its block 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cachesvc.core.blocks import BlockRef, runs
-from cachesvc.core.types import ByteRange
+from cachesvc.core.blocks import BlockRef, pages_of, runs
+from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Extent:
         start = self.block.start + self.start
         return ByteRange(start, start + self.length_bytes)
 
+    def within(self, version: ObjectVersion) -> Extent:
+        """The same pages of a version of the object, as far as it has them: at least the first."""
+        block = BlockRef(version, self.block.index, self.block.geometry)
+        return Extent(block, self.first_page, min(self.beyond_page, block.page_count))
+
 
 def plan(block: BlockRef, wanted: int, taken: int) -> list[Extent]:
     """The extents, in order, that bring all `wanted` pages but the `taken` (present, in flight)."""
@@ -66,6 +73,22 @@ def plan(block: BlockRef, wanted: int, taken: int) -> list[Extent]:
                 extents.append(extent)
                 free_first = extent.beyond_page
     return extents
+
+
+def first_extent(
+    name: ObjectName, ranges: Iterable[tuple[int, int | None]], geometry: Geometry
+) -> Extent | None:
+    """The first extent of block 0 for a read of an object of any version and size: of a stand-in
+    version as long as the block. None: the ranges want nothing of block 0, or are none.
+    """
+    block = BlockRef(ObjectVersion(name, "", geometry.block_bytes), 0, geometry)
+    wanted = 0
+    for start, end in ranges:
+        if start < 0 or (end is not None and end < start):
+            return None
+        beyond = geometry.block_bytes if end is None else min(end, geometry.block_bytes)
+        wanted |= pages_of(start, beyond, geometry.page_bytes)
+    return next(iter(plan(block, wanted, 0)), None)
 
 
 def _grow(run: tuple[int, int], gap: tuple[int, int], window_pages: int) -> tuple[int, int]:

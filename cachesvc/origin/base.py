@@ -1,8 +1,8 @@
 """What an origin is: the object store behind us, or whatever stands in for it.
 
-Rules: one GET is one `fetch`; it either lands every byte of its range, of exactly the version
-named, or raises; bytes land in order, so that a reader may follow close behind. Failures are errors
-of `core.errors`, never short answers.
+Rules: one GET is one `fetch`, or one `probe` where nothing is known of the object; it either lands
+every byte of its range, of exactly one version, or raises; bytes land in order, so that a reader
+may follow close behind. Failures are errors of `core.errors`, never short answers.
 
 Implementations: `s3.S3Origin` (S3 and what speaks like it), `memory.MemoryOrigin` (tests and the
 simulator).
@@ -36,6 +36,15 @@ class Sink(Protocol):
         """The first `count_bytes` bytes of `view` are the object's.
 
         Never decreases; after a retry it goes on.
+        """
+
+
+class ProbeSink(Sink, Protocol):
+    """Where a probe lands: what it is and how long shows only when the answer's head has come."""
+
+    def found(self, version: ObjectVersion) -> None:
+        """What comes is of this version, with a strong ETag. Called once, before a byte lands; from
+        now on `view` is as long as what the version has of the range.
         """
 
 
@@ -74,6 +83,16 @@ class Origin(Protocol):
         Raises: ObjectChanged (412, or an answer of another version), ObjectNotFound, AccessDenied,
         Overloaded, OriginError once retries are spent. What has landed before an error is right all
         the same.
+        """
+
+    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+        """One GET of what an object of unknown version has of `wanted`: tells the sink the version,
+        and goes on as a `fetch` of it.
+
+        False: nothing has landed, because the answer does not prove a cacheable version that has
+        bytes of the range; `head` must tell.
+
+        Raises: as `head` until the version is found, as `fetch` from then on.
         """
 
     def stream(

@@ -1,9 +1,9 @@
 """The bytes of one fill: a GET on a blocking socket, landed straight in the sink by a fill thread.
 
 Rules
-- Every GET names its version (If-Match) and its range, and the answer must prove both before a byte
-  lands: status 206 (200 only for the whole object), Content-Range with the version's size, the
-  exact length, the ETag.
+- Every GET names its version (If-Match; a probe, probe.py, as soon as it has one) and its range,
+  and the answer must prove both before a byte lands: status 206 (200 only for the whole object),
+  Content-Range with the version's size, the exact length, the ETag.
 - An answer that fails a check, is cut, stays silent, or comes too slowly (its head within
   read_timeout_ms, its body as LEAST_BYTES_PER_S says), is Broken; the caller may try again, and the
   next GET starts behind the bytes that have landed. What landed is right: it came under
@@ -50,6 +50,7 @@ class Result(Enum):
     REFUSED = "refused"  # the origin answered with an error status
     CHANGED = "changed"  # the origin has another version now
     STOPPED = "stopped"  # by stop() or by the sink
+    UNPROVEN = "unproven"  # of a probe: the answer does not say enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,13 @@ class Transfer:
         target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
         request = (
             f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Range: bytes={first}-{self.wanted.end - 1}\r\nIf-Match: {self.version.etag}\r\n"
+            f"Range: bytes={first}-{self.wanted.end - 1}\r\n{self._condition()}"
             "Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: cachesvc\r\n\r\n"
         )
         return endpoint, request.encode("ascii")
+
+    def _condition(self) -> str:
+        return f"If-Match: {self.version.etag}\r\n"
 
     def _ask(self, endpoint: Endpoint, request: bytes) -> tuple[Connection, Answer]:
         """Send the request; the head of the answer. The origin may have closed an idle connection

@@ -12,14 +12,14 @@ operation and may raise, wait, or return a Fault that cuts a GET short.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from cachesvc.core.errors import NotCacheable, ObjectChanged, ObjectNotFound, OriginError
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, clamp
-from cachesvc.origin.base import BypassStream, Listing, Sink
+from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 
 _EPOCH_MS = 1_700_000_000_000
 
@@ -101,12 +101,9 @@ class MemoryOrigin:
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
         """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
         assert 0 < wanted.length_bytes <= version.size_bytes - wanted.start, f"{wanted} {version}"
-        assert len(sink.view) == wanted.length_bytes, f"{wanted}: the sink has another length"
         if not version.cacheable:
             raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
-        self.active_count += 1
-        self.peak_count = max(self.peak_count, self.active_count)
-        try:
+        with self._active():
             fault = await self._asked(Asked("get", version.name, version.etag, wanted))
             found, data = self._find(version.name)
             if not found.same_bytes(version):
@@ -115,12 +112,33 @@ class MemoryOrigin:
                     f" {found.etag}; ask for the version again"
                 )
             await self._land(memoryview(data)[wanted.start : wanted.end], version.name, sink, fault)
+
+    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+        """See `Origin.probe`. In the log it is a GET without an ETag."""
+        assert wanted.length_bytes > 0, f"{wanted} of {name}"
+        with self._active():
+            fault = await self._asked(Asked("get", name, "", wanted))
+            found, data = self._find(name)
+            body = memoryview(data)[wanted.start : wanted.end]
+            if not found.cacheable or not body:
+                return False
+            sink.found(found)
+            await self._land(body, name, sink, fault)
+            return True
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        self.active_count += 1
+        self.peak_count = max(self.peak_count, self.active_count)
+        try:
+            yield
         finally:
             self.active_count -= 1
 
     async def _land(
         self, body: memoryview, name: ObjectName, sink: Sink, fault: Fault | None
     ) -> None:
+        assert len(sink.view) == len(body), f"{name}: the sink has another length"
         until = len(body) if fault is None else min(fault.cut_after_bytes, len(body))
         position = 0
         while position < until:

@@ -42,10 +42,11 @@ from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin import blame, bypass
-from cachesvc.origin.base import BypassStream, Listing, Sink
+from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
 from cachesvc.origin.fetch import Outcome, Result, Transfer
+from cachesvc.origin.probe import ProbeTransfer
 from cachesvc.origin.s3_client import (
     MAX_STREAM_COUNT,
     S3Settings,
@@ -162,20 +163,27 @@ class S3Origin:
         """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
         if not version.cacheable:
             raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
+        await self._transferred(version.name, lambda *how: Transfer(version, wanted, sink, *how))
+
+    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+        """See `Origin.probe`."""
+        return await self._transferred(name, lambda *how: ProbeTransfer(name, wanted, sink, *how))
+
+    async def _transferred(
+        self, name: ObjectName, make: Callable[[Connections, int], Transfer]
+    ) -> bool:
         client = await self._ready()
         assert self._connections is not None
         limit_count = self._settings.max_gets + self._settings.max_waiting
         if len(self._transfers) >= limit_count:
             raise Overloaded(
-                f"{version.name}: {limit_count} fetches from {self._endpoint} are under way, the"
+                f"{name}: {limit_count} fetches from {self._endpoint} are under way, the"
                 " most that the settings allow: try again, or raise max_gets or max_waiting"
             )
-        transfer = Transfer(
-            version, wanted, sink, self._connections, self._settings.read_timeout_ms
-        )
+        transfer = make(self._connections, self._settings.read_timeout_ms)
         self._transfers.add(transfer)
         try:
-            await self._fetch(client, transfer)
+            return await self._fetch(client, transfer)
         finally:
             self._transfers.discard(transfer)
 
@@ -190,7 +198,8 @@ class S3Origin:
         await self._exits.aclose()
         self._client = None
 
-    async def _fetch(self, client: Any, transfer: Transfer) -> None:
+    async def _fetch(self, client: Any, transfer: Transfer) -> bool:
+        """Whether all has landed; False: a probe proved nothing."""
         name = transfer.version.name
         failures, resigned = 0, False
         began_ms = good_ms = _now_ms()
@@ -204,8 +213,8 @@ class S3Origin:
             outcome = await self._attempt(transfer, url)
             self._count("get", outcome.status)
             self._metrics.origin_bytes.inc(outcome.received_bytes)
-            if outcome.result is Result.DONE:
-                return
+            if outcome.result in (Result.DONE, Result.UNPROVEN):
+                return outcome.result is Result.DONE
             if outcome.result is Result.CHANGED:
                 raise ObjectChanged(
                     f"{name}: version {transfer.version.etag} is gone from the origin:"

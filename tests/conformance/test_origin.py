@@ -60,6 +60,21 @@ class BufferSink:
         self.landings.append(count_bytes)
 
 
+class ProbeSink(BufferSink):
+    """A sink whose length shows when the version is found."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(0)
+        self.version: ObjectVersion | None = None
+        self._range = start, end
+
+    def found(self, version: ObjectVersion) -> None:
+        assert self.version is None
+        self.version = version
+        start, end = self._range
+        super().__init__(min(end, version.size_bytes) - start)
+
+
 Put = Callable[[str, bytes], None]
 Body = Callable[[Origin, Put], Awaitable[None]]
 
@@ -98,6 +113,36 @@ class OriginContract:
                 await origin.fetch(version, ByteRange(start, end), sink)
                 assert sink.buffer == DATA[start:end], (start, end)
                 assert sink.landings[-1] == end - start
+
+        self.run(body)
+
+    def test_probe_tells_the_version_and_lands_what_it_has_of_the_range(self) -> None:
+        async def body(origin: Origin, put: Put) -> None:
+            put("key", DATA)
+            version = await origin.head(ObjectName(BUCKET, "key"))
+            for start, end in [*FETCHED, (0, 1 << 23), (_END - 1, 1 << 23)]:
+                sink = ProbeSink(start, end)
+                assert await origin.probe(version.name, ByteRange(start, end), sink)
+                assert sink.version == version
+                assert sink.buffer == DATA[start:end], (start, end)
+                assert sink.landings[-1] == len(sink.buffer)
+
+        self.run(body)
+
+    def test_probe_proves_nothing_where_nothing_is(self) -> None:
+        async def body(origin: Origin, put: Put) -> None:
+            put("empty", b"")
+            put("short", b"0123456789")
+            for key, start in (("empty", 0), ("short", 10), ("short", 1000)):
+                sink = ProbeSink(start, start + 100)
+                wanted = ByteRange(start, start + 100)
+                assert not await origin.probe(ObjectName(BUCKET, key), wanted, sink)
+                assert sink.version is None
+                assert not sink.landings
+            with pytest.raises(ObjectNotFound, match="s3://bucket/other"):
+                await origin.probe(
+                    ObjectName(BUCKET, "other"), ByteRange(0, 100), ProbeSink(0, 100)
+                )
 
         self.run(body)
 

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cachesvc.core.eviction import MAX_MOVES, MIN_GHOSTS, Ghosts, Lru, S3Fifo
 from cachesvc.core.index import Index
 from cachesvc.core.queues import NIL, Fifo, Links
+from cachesvc.core.tally import SHARDS
 
 PROFILE = settings(max_examples=80, stateful_step_count=60)
 CAPACITY_BYTES = 1000
@@ -25,6 +26,11 @@ sizes = st.integers(0, 150)
 
 def id_of(name: int) -> bytes:
     return blake2b(name.to_bytes(8, "big"), digest_size=16).digest()
+
+
+def first_of(name: int) -> int:
+    """Every other block is a block 0, of one of a few objects."""
+    return name % 5 * SHARDS + 7 if name % 2 else 0
 
 
 class IndexMachine(RuleBasedStateMachine):
@@ -49,9 +55,9 @@ class IndexMachine(RuleBasedStateMachine):
     def add(self, name: int, size: int) -> None:
         if name in self.model:
             with pytest.raises(AssertionError):
-                self.index.add(id_of(name), size)
+                self.index.add(id_of(name), size, first_of(name))
         else:
-            self.index.add(id_of(name), size)
+            self.index.add(id_of(name), size, first_of(name))
             self.model[name] = size
 
     @precondition(lambda self: self.model)
@@ -112,6 +118,9 @@ class IndexMachine(RuleBasedStateMachine):
             assert found == (id_of(name), self.model[name])
         assert set(self.index.ids()) == {id_of(name) for name in self.model}
         assert all(self.index.get(id_of(name)) is None for name in range(41) if name not in slots)
+        firsts = {first_of(name) for name in self.model}
+        for name in range(1, 41, 2):
+            assert self.index.none_of(first_of(name)) == (first_of(name) not in firsts)
         self.check_queues(slots)
 
     def check_queues(self, slots: dict[int, int]) -> None:

@@ -20,8 +20,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from cachesvc.core.format import checksum
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
-from cachesvc.origin.base import BypassStream, Listing, Sink
+from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 from cachesvc.reader import Reader
 from cachesvc.store import Store
 from cachesvc.versions import Versions
@@ -101,6 +101,29 @@ class Channel:
             changed.set_result(None)
 
 
+class Watched:
+    """The sink of a probe, and somebody else who is told what was found (origin.base.ProbeSink)."""
+
+    def __init__(self, sink: ProbeSink, told: Callable[[ObjectVersion], None]) -> None:
+        self._sink = sink
+        self._told = told
+
+    @property
+    def view(self) -> memoryview:
+        return self._sink.view
+
+    @property
+    def cancelled(self) -> bool:
+        return self._sink.cancelled
+
+    def landed(self, count_bytes: int) -> None:
+        self._sink.landed(count_bytes)
+
+    def found(self, version: ObjectVersion) -> None:
+        self._told(version)
+        self._sink.found(version)
+
+
 class NodeOrigin:
     """The origin as one node sees it (origin.base.Origin)."""
 
@@ -115,6 +138,23 @@ class NodeOrigin:
         return version
 
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
+        with self._flight(version, wanted, sink):
+            await self._origin.fetch(version, wanted, sink)
+
+    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+        with ExitStack() as exits:
+            self._node.world.trace("probe", self._node.node_id, name.key, wanted.start, wanted.end)
+            self._node.world.count("probed")
+
+            def found(version: ObjectVersion) -> None:
+                cut = ByteRange(wanted.start, min(wanted.end, version.size_bytes))
+                exits.enter_context(self._flight(version, cut, sink))
+
+            return await self._origin.probe(name, wanted, Watched(sink, found))
+
+    @contextmanager
+    def _flight(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> Iterator[None]:
+        """No two GETs of the same bytes at a time."""
         for other, taken, other_sink in self._flying:
             meet = wanted.start < taken.end and taken.start < wanted.end
             if meet and other.same_bytes(version) and not other_sink.cancelled:
@@ -123,7 +163,7 @@ class NodeOrigin:
         self._flying.append(flying)
         self._node.world.trace("get", self._node.node_id, version.etag, wanted.start, wanted.end)
         try:
-            await self._origin.fetch(version, wanted, sink)
+            yield
         finally:
             self._flying = [one for one in self._flying if one is not flying]
 

@@ -20,20 +20,21 @@ from cachesvc_client.versions import VersionCache
 
 import cachesvc.coalescer
 from cachesvc.answer import Segment
-from cachesvc.coalescer import Coalescer, Flight
+from cachesvc.coalescer import Coalescer
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import TRAILER_BYTES, Trailer, decode, trailer_offset
 from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
+from cachesvc.flight import Flight
 from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
 from cachesvc.origin.memory import MemoryOrigin
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
 from cachesvc.stock import Stock
-from cachesvc.versions import Versions
+from cachesvc.versions import Versions, _Look
 from cachesvc.writer import Writer
 
 Patch = tuple[Any, str, Any]  # where, what, by what
@@ -120,8 +121,8 @@ def the_client_believes_a_version_too_long() -> Patch:
 def an_early_head_is_joined() -> Patch:
     real = Versions._ask
 
-    async def ask(self: Versions, name: Any, not_before: float) -> Any:
-        return await real(self, name, float("-inf"))
+    async def ask(self: Versions, name: Any, not_before: float, probe: Any) -> Any:
+        return await real(self, name, float("-inf"), probe)
 
     return Versions, "_ask", ask
 
@@ -189,10 +190,10 @@ def segments_keep_their_pins() -> Patch:
 def flights_are_not_joined() -> Patch:
     real = Coalescer.join
 
-    def join(self: Coalescer, block: Any, wanted: int, *, keep: bool = False) -> Any:
+    def join(self: Coalescer, block: Any, wanted: int, **how: Any) -> Any:
         hidden = self._by_block.pop(block.id, None)
         try:
-            return real(self, block, wanted, keep=keep)
+            return real(self, block, wanted, **how)
         finally:
             if hidden is not None:
                 self._by_block.setdefault(block.id, [])[:0] = hidden
@@ -268,3 +269,13 @@ def a_defect_of_a_node_stays_hidden() -> Patch:
         await real(self, flight, landing)
 
     return Coalescer, "_fly", fly
+
+
+@bug
+def an_early_probe_is_believed() -> Patch:
+    return _Look, "sent_at", property(lambda self: float("inf") if self.probe else self._sent_at)
+
+
+@bug
+def a_probe_is_sent_beside_a_fill() -> Patch:
+    return Coalescer, "unknown", lambda self, name: name not in self._probes

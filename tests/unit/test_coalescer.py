@@ -9,7 +9,6 @@ from contextlib import closing
 
 import pytest
 
-from cachesvc.coalescer import Flight, Hold
 from cachesvc.core.errors import (
     AccessDenied,
     InternalError,
@@ -20,6 +19,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.disk.memory import MemoryDisk
+from cachesvc.flight import Flight, Hold
 from cachesvc.origin.memory import Fault, MemoryOrigin
 from tests.support import (
     GEOMETRY,

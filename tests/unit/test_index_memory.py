@@ -26,12 +26,12 @@ gc.collect()
 before = resident_bytes()
 index = Index(policy, blocks * 8_000_000)
 for _ in range(blocks):
-    index.add(numbers.randbytes(16), 8_000_000)
+    index.add(numbers.randbytes(16), 8_000_000, numbers.getrandbits(64) | 1)
 filled = resident_bytes()
 most = filled
 for step in range(2 * blocks):
     index.evicted(index.victim())
-    index.add(numbers.randbytes(16), 8_000_000)
+    index.add(numbers.randbytes(16), 8_000_000, numbers.getrandbits(64) | 1)
     if step % 1000 == 0:
         most = max(most, resident_bytes())
 assert len(index) == blocks

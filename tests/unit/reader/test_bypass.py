@@ -32,7 +32,8 @@ def test_an_object_without_a_strong_etag_is_an_invitation_to_bypass(etag: str) -
                 assert b"".join(data for _, data in pieces) == expected(*wanted)
                 assert [s for s, _ in pieces] == list(range(wanted[0], END, 100))[: len(pieces)]
             assert rig.store.stored_count == 0
-            assert rig.origin.gets == []
+            assert [asked.etag for asked in rig.origin.gets] == [""]  # a probe
+            assert rig.origin.landed_bytes == 0
 
     run(body)
 

@@ -1,0 +1,133 @@
+"""A landing: where the bytes of one flight come down, page by page (origin.base.Sink).
+
+Rules
+- One thread at a time drives it, the origin's fill thread, which need not be the loop's; it hops to
+  the event loop by `hop` to tell the flight of its progress.
+- A page counts once it is whole and hashed; pages are stored in runs of `write_bytes`, because how
+  a block file is written decides how fast it maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cachesvc.buffers import BufferPool
+from cachesvc.core.format import CHECKSUM_BYTES, checksum
+from cachesvc.core.types import ObjectVersion
+from cachesvc.flight import Flight, Probe
+from cachesvc.store import Store
+
+WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
+
+Hop = Callable[..., Any]
+
+
+class Landing:
+    """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
+    tells the loop.
+
+    progressed: called on the loop whenever pages have landed.
+
+    The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
+    the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
+    are quick and a crowd of readers is not woken for every page.
+    """
+
+    def __init__(
+        self,
+        flight: Flight,
+        store: Store,
+        pool: BufferPool,
+        hop: Hop,
+        write_bytes: int,
+        progressed: Callable[[], None],
+    ) -> None:
+        self._flight = flight
+        self._extent = flight.extent
+        self._size_bytes = flight.extent.length_bytes
+        self._store = store
+        self._pool = pool
+        self._hop = hop
+        self._write_bytes = write_bytes
+        self._progressed = progressed
+        self._checksums = bytearray()
+        self._hashed_bytes = 0
+        self._told_bytes = 0
+        self._written_bytes = 0
+        self.stored_pages = 0
+
+    @property
+    def view(self) -> memoryview:
+        flight = self._flight
+        if flight.buffer is None:
+            assert not flight.done, "landing on a flight that is over"
+            assert not self._hashed_bytes, "the buffer is gone, and the fill goes on"
+            flight.memory, flight.buffer = self._pool.take(self._size_bytes)
+        return flight.buffer
+
+    @property
+    def cancelled(self) -> bool:
+        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
+
+    def landed(self, count_bytes: int) -> None:
+        self._hash(count_bytes)
+        untold_bytes = self._hashed_bytes - self._told_bytes
+        if self._hashed_bytes == self._size_bytes or untold_bytes > self._told_bytes // 4:
+            self._told_bytes = self._hashed_bytes
+            self._hop(self._progress, bytes(self._checksums))
+        total_bytes = self._size_bytes
+        while self._written_bytes < self._hashed_bytes:
+            border = (self._extent.start + self._written_bytes) // self._write_bytes + 1
+            end = min(total_bytes, border * self._write_bytes - self._extent.start)
+            if end > self._hashed_bytes:
+                break
+            self._write(end)
+
+    def _hash(self, count_bytes: int) -> None:
+        page_bytes, view = self._extent.block.geometry.page_bytes, self.view
+        while self._hashed_bytes < count_bytes:
+            end = min(self._hashed_bytes + page_bytes, self._size_bytes)
+            if end > count_bytes:
+                return
+            self._checksums += checksum(view[self._hashed_bytes : end])
+            self._hashed_bytes = end
+
+    def _write(self, end: int) -> None:
+        page_bytes = self._extent.block.geometry.page_bytes
+        first = self._written_bytes // page_bytes
+        beyond = -(-end // page_bytes)
+        sums = bytes(self._checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES])
+        data = self.view[self._written_bytes : end]
+        self._written_bytes = end
+        if self._store.write(self._extent.block, self._extent.first_page + first, data, sums):
+            self.stored_pages += beyond - first
+
+    def _progress(self, checksums: bytes) -> None:
+        flight = self._flight
+        if len(checksums) <= len(flight.checksums):
+            return
+        flight.checksums = checksums
+        flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
+        flight.wake()
+        self._progressed()
+
+
+class ProbeLanding(Landing):
+    """The sink of a probe (origin.base.ProbeSink).
+
+    found_by: called on the loop, with the probe and its version, before any other progress.
+    """
+
+    def __init__(
+        self, probe: Probe, *landing: Any, found_by: Callable[[Probe, ObjectVersion], None]
+    ) -> None:
+        super().__init__(probe, *landing)
+        self._probe = probe
+        self._found_by = found_by
+
+    def found(self, version: ObjectVersion) -> None:
+        """See `ProbeSink.found`."""
+        self._extent = self._extent.within(version)
+        self._size_bytes = self._extent.length_bytes
+        self._hop(self._found_by, self._probe, version)

@@ -1,0 +1,102 @@
+"""The first GET of an object of which nothing is known: its answer's head says what there is.
+
+Rules
+- The first request names no version. Before a byte lands the head must prove one: status 206 (200
+  only for a whole object within the range), a strong ETag, the size, exactly the range asked for
+  cut to the object's end, and a Content-Length that agrees. Anything less is UNPROVEN: nothing has
+  landed, the connection is closed, and a HEAD must tell.
+- From then on it is a Transfer like any other: a retry carries If-Match and begins behind what has
+  landed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.origin.base import ProbeSink
+from cachesvc.origin.connections import Connections
+from cachesvc.origin.fetch import Outcome, Result, Transfer
+from cachesvc.origin.http1 import Answer, Head, WrongAnswer
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
+
+
+class _Unproven(Exception):
+    pass
+
+
+class ProbeTransfer(Transfer):
+    """A Transfer whose `version` is a stand-in until the origin has named it."""
+
+    __slots__ = ("_found", "_probe_sink")
+
+    def __init__(
+        self,
+        name: ObjectName,
+        wanted: ByteRange,
+        sink: ProbeSink,
+        connections: Connections,
+        read_timeout_ms: int,
+    ) -> None:
+        stand_in = ObjectVersion(name, "", wanted.end)
+        super().__init__(stand_in, wanted, sink, connections, read_timeout_ms)
+        self._probe_sink = sink
+        self._found = False
+
+    def attempt(self, url: str) -> Outcome:
+        """See `Transfer.attempt`. UNPROVEN: ask by HEAD."""
+        try:
+            return super().attempt(url)
+        except _Unproven as error:
+            return self._outcome(Result.UNPROVEN, str(error))
+
+    def _condition(self) -> str:
+        return super()._condition() if self._found else ""
+
+    def _verify(self, head: Head) -> None:
+        if not self._found:
+            try:
+                version, wanted = self._promised(head)
+            except (WrongAnswer, ValueError) as error:
+                raise _Unproven(str(error)) from None
+            self.version, self.wanted = version, wanted
+            self._found = True
+            self._probe_sink.found(version)
+        super()._verify(head)
+
+    def _promised(self, head: Head) -> tuple[ObjectVersion, ByteRange]:
+        """The version, and what it has of the range. Raises WrongAnswer, ValueError."""
+        name, start, end = self.version.name, self.wanted.start, self.wanted.end
+        length_bytes = None if head.chunked else head.length_bytes
+        if not length_bytes:
+            raise WrongAnswer("the answer does not say how long it is")
+        size_bytes, first, beyond = length_bytes, 0, length_bytes
+        if head.status == 206:
+            found = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", ""))
+            if not found:
+                raise WrongAnswer("the answer does not say which range it is")
+            first, beyond, size_bytes = int(found[1]), int(found[2]) + 1, int(found[3])
+        if (first, beyond) != (start, min(end, size_bytes)) or beyond - first != length_bytes:
+            raise WrongAnswer(f"bytes [{start}, {end}) were asked for, [{first}, {beyond}) came")
+        etag = head.fields.get("etag", "")
+        version = ObjectVersion(name, etag, size_bytes, _modified_ms(head))
+        if not version.cacheable:
+            raise WrongAnswer(f"ETag {etag!r} is not strong")
+        return version, ByteRange(first, beyond)
+
+    def _refusal(self, answer: Answer) -> tuple[bool, Outcome]:
+        read_whole, outcome = super()._refusal(answer)
+        if not self._found and outcome.result is Result.CHANGED:
+            outcome = replace(outcome, result=Result.UNPROVEN)
+        return read_whole, outcome
+
+
+def _modified_ms(head: Head) -> int:
+    """As S3's HEAD tells it; 0 if the origin does not."""
+    try:
+        return int(parsedate_to_datetime(head.fields["last-modified"]).timestamp() * 1000)
+    except (KeyError, ValueError, OverflowError):
+        return 0
