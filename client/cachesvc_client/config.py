@@ -57,7 +57,7 @@ class ClientConfig:
 
     silence_ms: int = 6000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
-    So is one whose answer comes at fewer than 100,000 bytes/s, so long beyond that. Default 6000."""
+    So is one whose answer comes at fewer than 100,000 bytes/s for so long. Default 6000."""
 
     grpc_stat_ms: int = 10_000
     """How long the answer to a Stat may take over gRPC, where no pending answer says that the node
