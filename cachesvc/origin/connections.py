@@ -40,16 +40,13 @@ class Endpoint:
 
 
 class Connection:
-    """One connected socket. `reused`: it has carried an answer before, so the origin may have hung
-    up meanwhile.
-    """
+    """One connected socket."""
 
-    __slots__ = ("endpoint", "idle_since_ms", "receive_flags", "reused", "socket")
+    __slots__ = ("endpoint", "idle_since_ms", "receive_flags", "socket")
 
     def __init__(self, endpoint: Endpoint, connected: socket.socket) -> None:
         self.endpoint = endpoint
         self.socket = connected
-        self.reused = False
         self.idle_since_ms = 0.0
         self.receive_flags = 0 if endpoint.secure else socket.MSG_WAITALL
 
@@ -90,7 +87,6 @@ class Connections:
                     return None
                 self._idle.remove(found)
             if _now_ms() - found.idle_since_ms < IDLE_MS and found.silent():
-                found.reused = True
                 return found
             found.close()
 
