@@ -22,7 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
+from cachesvc import names
+
 TICK_MS = 100  # how soon a thread notices that nobody wants its bytes
+RESOLVE_S = 5.0  # what a name may take; beyond, the attempt has failed
 IDLE_MS = 15_000  # S3 itself hangs up after about 20 s
 
 
@@ -97,11 +100,10 @@ class Connections:
         Every socket is shown to `hold` before it blocks, so that another thread can shut it down;
         if `hold` raises, the socket is closed.
         """
+        found = names.addresses_of(endpoint.host, endpoint.port, RESOLVE_S)
         deadline_ms = _now_ms() + self._connect_timeout_ms
         failure: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in found:
             left_ms = deadline_ms - _now_ms()
             if left_ms <= 0:
                 break

@@ -48,6 +48,10 @@ class ClientConfig:
     connect_timeout_ms: int = 50
     """A node that takes longer to accept a connection is down. Default 50."""
 
+    resolve_timeout_ms: int = 2000
+    """A node whose name takes longer to resolve is down; no name is looked up where an address is
+    given. Default 2000."""
+
     unacknowledged_ms: int = 2000
     """A node whose host acknowledges nothing for so long is down. Default 2000."""
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from cachesvc import names
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, Prefix, encode, parse_prefix
@@ -186,11 +187,14 @@ class Connection:
 
     @staticmethod
     def _connected(address: str, config: ClientConfig) -> socket.socket:
-        limit_s = config.connect_timeout_ms / 1000
         try:
             if is_local(address):
                 return _connected_to_path(socket_path(address), config.connect_timeout_ms)
-            sock = socket.create_connection(split_address(address), timeout=limit_s)
+            sock = names.connected(
+                *split_address(address),
+                config.resolve_timeout_ms / 1000,
+                config.connect_timeout_ms / 1000,
+            )
         except (OSError, UnicodeError) as error:
             raise NotReached(f"node {address} cannot be reached: {error}") from error
         sock.settimeout(None)

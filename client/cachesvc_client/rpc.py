@@ -15,13 +15,13 @@ Rules
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cachesvc import names
 from cachesvc.core.errors import CacheError, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
@@ -186,9 +186,9 @@ class Rpc:
         global _used_in_generation  # noqa: PLW0603 - the process is the one thing that is global
         if not usable():
             raise NodeUnavailable(f"node {address}: gRPC cannot be used in a forked child")
-        limit_s = self._config.connect_timeout_ms / 1000
+        limits_s = self._config.resolve_timeout_ms / 1000, self._config.connect_timeout_ms / 1000
         try:
-            socket.create_connection(split_address(address), timeout=limit_s).close()
+            names.connected(*split_address(address), *limits_s).close()
         except (OSError, UnicodeError) as error:
             raise NodeUnavailable(f"node {address} cannot be reached: {error}") from error
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
