@@ -210,7 +210,8 @@ class Fallback:
         except NoCredentialsError as error:
             raise OriginError(f"{name}: {_NO_CREDENTIALS}") from error
         except ParamValidationError as error:
-            raise InvalidKey(f"{name}: no S3 object can have that name: {error}") from error
+            why = " ".join(str(error).split())[:300]
+            raise InvalidKey(f"{name}: no S3 object can have that name: {why}") from error
         except (HTTPClientError, NoConnection, OSError) as error:
             raise _Again(f"{name}: the origin failed: {error}") from error
         except (BotoCoreError, ValueError) as error:
