@@ -2,7 +2,8 @@
 
 Story: settings become objects, from the disk up; every port is listened on before the node
 introduces itself to its peers; then it is ready, and takes in what stands on its disks while it
-serves. SIGTERM turns it around: not ready, no new connections, requests under way may end, exit 0.
+serves. SIGTERM turns it around: not ready, no new connections, requests under way may end, exit 0;
+at once, whatever is still under way then, END_S after the drain timeout.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -46,6 +49,7 @@ from cachesvc.versions import Versions
 
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
 RECOVER_PAUSE_S = 0.5
+END_S = 1.0  # for letting everything go, when requests have ended or had their time
 _MALLOC_OPTIONS = {-1: 512 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 _LISTEN_BACKLOG = 1024
 
@@ -156,12 +160,28 @@ async def _serve(config: NodeConfig) -> None:
         log.info("ready", node=node.cluster.me.node_id, lane=config.lane, grpc=config.grpc)
         print("ready", flush=True)
         await stopped.wait()
+        _end_within(config.drain_timeout + END_S)
         await node.drain()
     log.info("stopped")
 
 
+def _end_within(limit_s: float) -> None:
+    """End the process with 0 when the time is over: a thread that hangs (in a disk, in a library)
+    cannot be stopped, and the interpreter would wait for it. Block files bear a kill at any time.
+    """
+
+    def end() -> None:
+        threading.Event().wait(limit_s)
+        stuck = [one.name for one in threading.enumerate() if not one.daemon]
+        log.warning("ended with work under way", threads=stuck)
+        sys.stdout.flush()
+        os._exit(0)
+
+    Thread(target=end, name="end", daemon=True).start()
+
+
 def run(config: NodeConfig) -> None:
-    """Run a node until SIGTERM or SIGINT.
+    """Run a node until SIGTERM or SIGINT, which end the process.
 
     Raises: StartError, ConfigError.
     """

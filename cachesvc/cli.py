@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cachesvc import config, logs
-from cachesvc.core.errors import CacheError, InvalidKey
+from cachesvc.core.errors import CacheError, InvalidKey, Unauthenticated
 
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient
@@ -328,22 +328,32 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
 @app.command()
 def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
     """Which members answer, and whether they agree on the ring. Exit code 1 if one does not."""
-    from cachesvc_client import CacheClient
-
     with _client(endpoint, None, token) as client:
-        table = client.ring()
-    rows = []
-    for member in table.members:
-        row = {"node_id": member.node_id, "lane": member.lane_address}
         try:
-            with CacheClient(member.lane_address, token=token) as one:
-                rows.append(row | {"state": "up", "epoch": f"{one.ring().epoch:016x}"})
-        except CacheError as error:
-            rows.append(row | {"state": "down", "epoch": "", "why": str(error)})
+            nodes = [(one.node_id, one.lane_address) for one in client.ring().members]
+        except CacheError:  # nobody tells who the members are: those that were named, then
+            prefix = "grpc://" if client.config.grpc else ""
+            nodes = [("", prefix + address) for address in client.config.endpoints]
+    rows = [{"node_id": node_id, "lane": lane} | _state(lane, token) for node_id, lane in nodes]
+    for row in rows:
+        if row["state"] != "up":
+            print(f"cachesvc: {row['lane']} is {row['state']}: {row['why']}", file=sys.stderr)
     healthy = len({row["epoch"] for row in rows}) == 1 and all(r["state"] == "up" for r in rows)
     shown = [{key: row[key] for key in ("node_id", "lane", "state", "epoch")} for row in rows]
     _print({"healthy": healthy, "members": rows}, as_json, lambda: _print_table("members", shown))
     raise typer.Exit(0 if healthy else 1)
+
+
+def _state(address: str, token: str | None) -> dict[str, str]:
+    """Of the node there: up and its epoch; down, or refusing the token, and why."""
+    from cachesvc_client import CacheClient
+
+    try:
+        with CacheClient(address, token=token) as one:
+            return {"state": "up", "epoch": f"{one.ring().epoch:016x}"}
+    except CacheError as error:
+        state = "closed to this token" if isinstance(error, Unauthenticated) else "down"
+        return {"state": state, "epoch": "", "why": str(error)}
 
 
 def _print_table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The counters of a node, in Prometheus's terms.
 
 Rules: one call per outcome, at the end of a step; label values come from small fixed sets, never
-from keys. The names are a contract (prefix `cachesvc_`).
+from keys. The names are a contract (prefix `cachesvc_`). A series that a dashboard takes a rate of
+is there from the start, at zero.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 LABELLED = tuple[str, ...]
+
+READ_RESULTS = ("hit", "filled", "joined", "bypass", "error")
+_ANSWERED = {"head": ("200", "404"), "get": ("200", "206"), "list": ("200",)}
+_FAILED = ("error", "403", "500", "503")
 
 
 class Metrics:
@@ -57,3 +62,20 @@ class Metrics:
         self.device_healthy = gauge("device_healthy", "1: in use, 0: taken out of use", ("device",))
         self.flights = gauge("flights", "Fills under way or waiting for their turn")
         self.connections = gauge("lane_connections", "Open connections of the TCP lane")
+        self._begin()
+
+    def _begin(self) -> None:
+        for result in READ_RESULTS:
+            self.requests.labels("read", result)
+        for op in ("stat", "hello"):
+            self.requests.labels(op, "hit")
+            self.requests.labels(op, "error")
+        for source in ("disk", "peer", "origin"):
+            self.read_bytes.labels(source)
+        for op, codes in _ANSWERED.items():
+            for code in codes + _FAILED:
+                self.origin_requests.labels(op, code)
+        for reason in ("capacity", "corrupt", "lost"):
+            self.evicted_bytes.labels(reason)
+        for check in ("trailer", "page", "length"):
+            self.corrupt_blocks.labels(check)

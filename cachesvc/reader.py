@@ -34,7 +34,7 @@ from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
 from cachesvc.flight import Flight, Hold
-from cachesvc.metrics import Metrics
+from cachesvc.metrics import READ_RESULTS, Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.pins import Pin
 from cachesvc.prober import Prober
@@ -84,10 +84,7 @@ class Reader:
         self._store = store
         self._coalescer = coalescer
         self._aside = aside
-        self._results = {
-            result: metrics.requests.labels("read", result)
-            for result in ("hit", "filled", "joined", "bypass", "error")
-        }
+        self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")
         self._bytes = {

@@ -11,6 +11,7 @@ cache.
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 
 
@@ -26,9 +27,11 @@ class CacheError(OSError):
     """Any failure of a read through the cache. The root of the tree; itself raised for nothing."""
 
     retry = Retry.ELSEWHERE
+    number: int | None = None  # `errno`, of those that a file system has too
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+        self.errno = self.number
         self.message = message
 
     def __str__(self) -> str:
@@ -41,12 +44,14 @@ class CacheError(OSError):
 class ObjectNotFound(CacheError, FileNotFoundError):
     """The origin has no such bucket or key."""
 
+    number = errno.ENOENT
     retry = Retry.NEVER
 
 
 class AccessDenied(CacheError, PermissionError):
     """The origin, or a node that asks for a token, refuses."""
 
+    number = errno.EACCES
     retry = Retry.NEVER
 
 

@@ -15,6 +15,7 @@ from cachesvc.core.errors import InvalidKey, RangeError
 MAX_KEY_BYTES = 1024  # S3's own limit, in UTF-8
 MAX_BUCKET_BYTES = 255
 MAX_ETAG_BYTES = 256
+_SHOWN_COUNT = 100  # characters of what was refused
 MAX_OBJECT_BYTES = 1 << 48
 PAGES_PER_BLOCK = 128  # the trailer of a block file has room for this many
 
@@ -46,12 +47,12 @@ class ObjectName:
         """
         if not isinstance(uri, str):
             raise InvalidKey(
-                f"{uri!r} is no object URI, but {type(uri).__name__}: write s3://bucket/key"
+                f"{_shown(uri)} is no object URI, but {type(uri).__name__}: write s3://bucket/key"
             )
         scheme, separator, rest = uri.partition("://")
         bucket, slash, key = rest.partition("/")
         if scheme != "s3" or not separator or not slash:
-            raise InvalidKey(f"{uri!r} is not an object URI: write s3://bucket/key")
+            raise InvalidKey(f"{_shown(uri)} is not an object URI: write s3://bucket/key")
         return cls(bucket, key)
 
     def __str__(self) -> str:
@@ -62,17 +63,24 @@ def _check_name(what: str, value: str, limit_bytes: int, name: ObjectName) -> No
     try:
         length_bytes = len(value.encode())
     except UnicodeEncodeError as error:
-        raise InvalidKey(f"{what} {value!r} is not encodable as UTF-8: {error.reason}") from error
+        why = f"is not encodable as UTF-8: {error.reason}"
+        raise InvalidKey(f"{what} {_shown(value)} {why}") from error
     if not value:
-        raise InvalidKey(
-            f"s3://{name.bucket}/{name.key}: the {what} is empty: write s3://bucket/key"
-        )
+        raise InvalidKey(f"{_shown(str(name))}: the {what} is empty: write s3://bucket/key")
     if length_bytes > limit_bytes:
         raise InvalidKey(
-            f"{what} {value[:40]!r}... has {length_bytes} bytes; {limit_bytes} is the most"
+            f"{what} {_shown(value)} has {length_bytes} bytes; {limit_bytes} is the most"
         )
     if "\0" in value:
-        raise InvalidKey(f"{what} {value!r} holds a NUL character: no S3 object can have that name")
+        why = "holds a NUL character: no S3 object can have that name"
+        raise InvalidKey(f"{what} {_shown(value)} {why}")
+
+
+def _shown(given: object) -> str:
+    """As it was given, as far as a message bears it."""
+    text = repr(given[:_SHOWN_COUNT] if isinstance(given, str) else given)
+    cut = len(text) > _SHOWN_COUNT or (isinstance(given, str) and len(given) > _SHOWN_COUNT)
+    return f"{text[:_SHOWN_COUNT]}..." if cut else text
 
 
 @dataclass(frozen=True, slots=True, order=True)

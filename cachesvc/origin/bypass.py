@@ -106,7 +106,7 @@ async def open_stream(
         return empty, None
     try:
         version, wanted = _promised(name, answer, start, end)
-    except OriginError:
+    except BaseException:
         answer["Body"].close()
         raise
     body = Body(name, wanted, answer["Body"])

@@ -22,7 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
+from cachesvc import names
+
 TICK_MS = 100  # how soon a thread notices that nobody wants its bytes
+RESOLVE_S = 5.0  # what a name may take; beyond, the attempt has failed
 IDLE_MS = 15_000  # S3 itself hangs up after about 20 s
 
 
@@ -40,16 +43,13 @@ class Endpoint:
 
 
 class Connection:
-    """One connected socket. `reused`: it has carried an answer before, so the origin may have hung
-    up meanwhile.
-    """
+    """One connected socket."""
 
-    __slots__ = ("endpoint", "idle_since_ms", "receive_flags", "reused", "socket")
+    __slots__ = ("endpoint", "idle_since_ms", "receive_flags", "socket")
 
     def __init__(self, endpoint: Endpoint, connected: socket.socket) -> None:
         self.endpoint = endpoint
         self.socket = connected
-        self.reused = False
         self.idle_since_ms = 0.0
         self.receive_flags = 0 if endpoint.secure else socket.MSG_WAITALL
 
@@ -90,7 +90,6 @@ class Connections:
                     return None
                 self._idle.remove(found)
             if _now_ms() - found.idle_since_ms < IDLE_MS and found.silent():
-                found.reused = True
                 return found
             found.close()
 
@@ -101,11 +100,10 @@ class Connections:
         Every socket is shown to `hold` before it blocks, so that another thread can shut it down;
         if `hold` raises, the socket is closed.
         """
+        found = names.addresses_of(endpoint.host, endpoint.port, RESOLVE_S)
         deadline_ms = _now_ms() + self._connect_timeout_ms
         failure: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in found:
             left_ms = deadline_ms - _now_ms()
             if left_ms <= 0:
                 break

@@ -1,9 +1,8 @@
 """S3, and what speaks like it, as an Origin.
 
 Rules
-- Limits, all named in S3Settings: `max_gets` fill threads, so that many GETs at a time;
-  `max_waiting` more fetches that wait for one, beyond which the answer is Overloaded at once;
-  attempts, and a retry budget over all of them.
+- Limits, all named in S3Settings: `max_gets` fill threads, so that many GETs at a time; attempts,
+  and a retry budget over all of them. Who calls bounds how many fetches wait (coalescer.py).
 - A failed attempt is repeated after a random pause (full jitter), but not once `patience_ms` have
   passed. Attempts and patience count from zero again once an attempt has landed PROGRESS_BYTES,
   because a connection that is cut every few MiB is slow and not broken; the budget still bounds
@@ -174,12 +173,6 @@ class S3Origin:
     ) -> bool:
         client = await self._ready()
         assert self._connections is not None
-        limit_count = self._settings.max_gets + self._settings.max_waiting
-        if len(self._transfers) >= limit_count:
-            raise Overloaded(
-                f"{name}: {limit_count} fetches from {self._endpoint} are under way, the"
-                " most that the settings allow: try again, or raise max_gets or max_waiting"
-            )
         transfer = make(self._connections, self._settings.read_timeout_ms)
         self._transfers.add(transfer)
         try:

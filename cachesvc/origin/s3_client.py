@@ -26,18 +26,16 @@ class S3Settings:
     """How to reach S3.
 
     endpoint_url: None is AWS (or AWS_ENDPOINT_URL). region: None takes the usual AWS settings, then
-    us-east-1. max_gets: fill threads, and GETs at a time. max_waiting: fetches that may wait for a
-    thread; beyond: Overloaded. connect_timeout_ms: for one connection, TLS included.
-    read_timeout_ms: the longest silence within an answer. attempts: GETs in a row that may fail
-    before OriginError. patience_ms: so long after the last progress no attempt begins any more, so
-    that a silent origin costs two attempts, 18 s, and not four. anonymous: sign nothing, for public
-    buckets. max_signed_urls: how many are kept.
+    us-east-1. max_gets: fill threads, and GETs at a time. connect_timeout_ms: for one
+    connection, TLS included. read_timeout_ms: the longest silence within an answer. attempts: GETs
+    in a row that may fail before OriginError. patience_ms: so long after the last progress no
+    attempt begins any more, so that a silent origin costs two attempts, 18 s, and not four.
+    anonymous: sign nothing, for public buckets. max_signed_urls: how many are kept.
     """
 
     endpoint_url: str | None = None
     region: str | None = None
     max_gets: int = 32
-    max_waiting: int = 4096
     connect_timeout_ms: int = 2_000
     read_timeout_ms: int = 9_000
     attempts: int = 4
@@ -52,11 +50,10 @@ class S3Settings:
             "read_timeout_ms",
             "attempts",
             "patience_ms",
+            "max_signed_urls",
         ):
             if getattr(self, field) < 1:
                 raise ValueError(f"S3 setting {field} is {getattr(self, field)}: give 1 or more")
-        if self.max_waiting < 0 or self.max_signed_urls < 1:
-            raise ValueError("S3 settings: max_waiting may not be negative, max_signed_urls not 0")
 
 
 async def open_client(session: AioSession, settings: S3Settings, exits: AsyncExitStack) -> Any:

@@ -11,14 +11,17 @@ leaves Range and If-Match open, so that one signature serves all GETs of an obje
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from typing import Any
 
+from cachesvc.core.errors import OriginError
 from cachesvc.core.types import ObjectName
 
 KEEP_S = 300.0
 VALID_S = 900
+SIGN_S = 10.0  # signing asks nobody, but credentials that expire are fetched anew before
 
 
 class Signer:
@@ -29,16 +32,24 @@ class Signer:
         self._kept: OrderedDict[ObjectName, tuple[str, float]] = OrderedDict()
 
     async def url(self, client: Any, name: ObjectName) -> tuple[str, bool]:
-        """A URL that gets the object, and whether it was signed just now. Raises what botocore
-        raises.
+        """A URL that gets the object, and whether it was signed just now.
+
+        Raises: what botocore raises; OriginError if the credentials are not there within SIGN_S.
         """
         url, until_s = self._kept.get(name, ("", 0.0))
         if time.monotonic() < until_s:
             self._kept.move_to_end(name)
             return url, False
-        signed: str = await client.generate_presigned_url(
-            "get_object", Params={"Bucket": name.bucket, "Key": name.key}, ExpiresIn=VALID_S
-        )
+        try:
+            async with asyncio.timeout(SIGN_S):
+                signed: str = await client.generate_presigned_url(
+                    "get_object", Params={"Bucket": name.bucket, "Key": name.key}, ExpiresIn=VALID_S
+                )
+        except TimeoutError as error:
+            raise OriginError(
+                f"{name}: nothing could be signed within {SIGN_S:g} s, because the credentials do"
+                " not come: check what this node takes them from (metadata endpoint, role, profile)"
+            ) from error
         self._kept[name] = (signed, time.monotonic() + KEEP_S)
         self._kept.move_to_end(name)
         if len(self._kept) > self._limit_count:

@@ -48,6 +48,10 @@ class ClientConfig:
     connect_timeout_ms: int = 50
     """A node that takes longer to accept a connection is down. Default 50."""
 
+    resolve_timeout_ms: int = 2000
+    """A node whose name takes longer to resolve is down; no name is looked up where an address is
+    given. Default 2000."""
+
     unacknowledged_ms: int = 2000
     """A node whose host acknowledges nothing for so long is down. Default 2000."""
 
@@ -57,7 +61,7 @@ class ClientConfig:
 
     silence_ms: int = 6000
     """A node that sends nothing for so long is down; while it fills, it sends a frame every 500 ms.
-    Default 6000."""
+    So is one whose answer comes at fewer than 100,000 bytes/s for so long. Default 6000."""
 
     grpc_stat_ms: int = 10_000
     """How long the answer to a Stat may take over gRPC, where no pending answer says that the node

@@ -2,8 +2,9 @@
 
 Rules: every wait is bounded, by the kernel's own socket timeouts, so that one recv takes a whole
 segment; whatever fails is NodeUnavailable or ProtocolError and names the node. A connection that
-raised anything but a clean error frame is closed by its user and never used again. Descriptors that
-came with a frame are this connection's until `close_files`, and never outlive it.
+raised anything but a clean error frame is closed by its user and never used again. An answer under
+way that comes too slowly (pace.py) is as good as none. Descriptors that came with a frame are
+this connection's until `close_files`, and never outlive it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from cachesvc import names
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, Prefix, encode, parse_prefix
 from cachesvc.wire.v1 import cluster_pb2
 from cachesvc_client.config import ClientConfig, is_local, socket_path, split_address
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
+from cachesvc_client.pace import TOO_SLOW, Pace
 
 _TIMEVAL = struct.Struct("@ll")
 _FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
@@ -43,8 +47,8 @@ class Connection:
     address: host:port, or unix:///path, which is `local`. files: the descriptors that came with the
     last frame.
 
-    welcome: what the node said. heard: whether anything came since `send`. clean: whether it stands
-    between two answers.
+    welcome: what the node said. pace: of the answer under way. heard: whether anything came since
+    `send`. clean: whether it stands between two answers.
 
     Raises:
         NodeUnavailable: not reached, or silent, in time. ProtocolError: reached, and no node.
@@ -57,6 +61,7 @@ class Connection:
         self.files: list[int] = []
         self.heard = False
         self.clean = True
+        self._silence_s = config.hello_timeout_ms / 1000
         self._sock = self._connected(address, config)
         try:
             self._limit(config.hello_timeout_ms)
@@ -67,6 +72,7 @@ class Connection:
             self.welcome: Welcome = unpack_welcome(
                 codec.parse(cluster_pb2.Welcome, header), address
             )
+            self._silence_s = config.silence_ms / 1000
             self._limit(config.silence_ms)
         except BaseException:
             self.close()
@@ -76,6 +82,7 @@ class Connection:
     def send(self, kind: Kind, header: bytes) -> None:
         """Send a request."""
         self.heard = self.clean = False
+        self.pace = Pace(self._silence_s)
         try:
             self._sock.sendall(encode(kind, header))
         except BlockingIOError as error:
@@ -98,10 +105,18 @@ class Connection:
     def fill(self, view: memoryview) -> None:
         """Receive exactly as many bytes as the view has."""
         while view:
+            asked_s = time.monotonic()
             with self._patience():
                 count = self._sock.recv_into(view, len(view), socket.MSG_WAITALL)
-            self._hear(count)
+            self._hear(count, asked_s)
             view = view[count:]
+            if view:
+                self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """Raises NodeUnavailable if the answer under way comes too slowly."""
+        if self.pace.too_slow:
+            raise NodeUnavailable(f"node {self.address}: {TOO_SLOW}")
 
     def idle(self) -> bool:
         """Whether nothing has happened on the connection, as it should be between two requests."""
@@ -136,6 +151,7 @@ class Connection:
         """The beginning of a frame: descriptors travel with its first byte."""
         data = b""
         while len(data) < count_bytes:
+            asked_s = time.monotonic()
             with self._patience():
                 piece, told, flags, _ = self._sock.recvmsg(
                     count_bytes - len(data), _FILES_BYTES, socket.MSG_CMSG_CLOEXEC
@@ -143,13 +159,15 @@ class Connection:
             for level, kind, raw in told:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     self.files += memoryview(raw[: len(raw) // 4 * 4]).cast("i")
-            self._hear(len(piece))
+            self._hear(len(piece), asked_s)
             if flags & socket.MSG_CTRUNC:
                 raise ShortOfFiles(
                     f"node {self.address} passes more files than this process may open: raise its"
                     " limit (ulimit -n)"
                 )
             data += piece
+            if len(data) < count_bytes:
+                self.keep_pace()
         return data
 
     @contextmanager
@@ -161,18 +179,22 @@ class Connection:
         except OSError as error:
             raise HungUp(f"node {self.address} hung up: {error}") from error
 
-    def _hear(self, count_bytes: int) -> None:
+    def _hear(self, count_bytes: int, asked_s: float) -> None:
         if count_bytes == 0:
             raise HungUp(f"node {self.address} hung up in mid-answer")
         self.heard = True
+        self.pace.came(count_bytes, time.monotonic() - asked_s)
 
     @staticmethod
     def _connected(address: str, config: ClientConfig) -> socket.socket:
-        limit_s = config.connect_timeout_ms / 1000
         try:
             if is_local(address):
                 return _connected_to_path(socket_path(address), config.connect_timeout_ms)
-            sock = socket.create_connection(split_address(address), timeout=limit_s)
+            sock = names.connected(
+                *split_address(address),
+                config.resolve_timeout_ms / 1000,
+                config.connect_timeout_ms / 1000,
+            )
         except (OSError, UnicodeError) as error:
             raise NotReached(f"node {address} cannot be reached: {error}") from error
         sock.settimeout(None)

@@ -2,8 +2,9 @@
 
 Rules: no thread exists before a read needs two requests at a time. The calling thread works too and
 takes whatever no helper has begun, so that a busy pool delays a read and never stops it; a read
-returns, or raises, only when nobody writes into its target any more, also when a signal's handler
-raises (Ctrl-C) while it waits: then no helper begins another request, and that is waited for.
+returns, or raises, only when nobody writes into its target any more. So what a signal's handler
+raises (Ctrl-C) is held back meanwhile (interrupts.py); then nobody begins another request, and
+those under way are waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from cachesvc.core.errors import CacheError
 from cachesvc_client.effects import Effect, Steps
+from cachesvc_client.interrupts import Held
 
 T = TypeVar("T")
 
@@ -48,19 +50,20 @@ class Crew:
     def together(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> list[Any]:
         """Run all; one outcome each, in order: the value or the CacheError."""
         job = _Job(steps, perform)
-        try:
-            for _ in range(min(len(steps) - 1, self._size)):
-                if not self._help(job):
-                    break
-            job.work()
-            job.wait()
-        except BaseException:
-            job.abandon()
-            raise
-        finally:
-            _wait_out(job)
+        with Held(job.abandon):
+            try:
+                for _ in range(min(len(steps) - 1, self._size)):
+                    if not self._help(job):
+                        break
+                job.work()
+            except BaseException:
+                job.abandon()
+                raise
+            finally:
+                job.wait()
         if job.defect is not None:
             raise job.defect
+        job.check()
         return job.outcomes
 
     def close(self) -> None:
@@ -79,15 +82,6 @@ class Crew:
         except RuntimeError:
             return False
         return True
-
-
-def _wait_out(job: _Job) -> None:
-    """Wait, and let what is raised into the waiting be raised only when it is over."""
-    try:
-        job.wait()
-    except BaseException:
-        _wait_out(job)
-        raise
 
 
 class _Abandoned(Exception):
@@ -146,11 +140,15 @@ class _Job:
         """Begin nothing more, and no further request of what has begun."""
         self._abandoned = True
 
+    def check(self) -> None:
+        """Raises _Abandoned if it was given up."""
+        if self._abandoned:
+            raise _Abandoned("the read was given up")
+
     def _take(self) -> int | None:
         with self._taking:
             return None if self._abandoned else next(self._left, None)
 
     def _perform_for_caller(self, effect: Effect) -> Any:
-        if self._abandoned:
-            raise _Abandoned("the read was given up")
+        self.check()
         return self._perform(effect)

@@ -2,7 +2,8 @@
 
 Rules: botocore is imported and its client made when the origin is first needed, never before;
 If-Match wherever a strong version is named; Content-Range, length and ETag are held to what was
-asked, so there is no short answer and no mixture; each call is one HEAD or one GET.
+asked, so there is no short answer and no mixture; a body that comes too slowly (pace.py) counts as
+cut; each call is one HEAD or one GET.
 
 Retries are made here and not by botocore, which knows no limit in time: what may pass is asked for
 again TRIES times in all, with a random pause (full jitter) between; while the origin is silent, no
@@ -34,6 +35,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source, clamp
 from cachesvc_client.effects import AskOrigin, Reply, Target
+from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import same_version
 
 _NO_BOTOCORE = "direct reads of S3 need botocore: pip install cachesvc[s3]"
@@ -44,6 +46,7 @@ _NO_CREDENTIALS = (
 _SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
 TRIES = 4
+_PIECE_BYTES = 256 << 10  # of a body, received at a time
 _PAUSE_S = 0.1  # at most, after the first failure; doubles
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _HOPELESS_S = 30.0  # after no credentials were found, do not look for them again for so long
@@ -122,13 +125,13 @@ class Fallback:
         if version is not None and version.cacheable:
             options["IfMatch"] = version.etag
         answer = client.get_object(**options)
-        with answer["Body"] as _raw:
+        with answer["Body"] as raw:
             found, promised = _promised(wanted, answer)
             if version is None:
                 target.begin(found)
             elif not same_version(found, version):
                 raise ObjectChanged(f"{name}: version {version.etag} is gone from the origin")
-            _receive(name, answer["Body"], promised, target)
+            _receive(name, raw, promised, target, Pace(self._silence_ms / 1000))
         return Reply(found, sources={Source.ORIGIN: promised.length_bytes})
 
     # -- the client
@@ -207,7 +210,8 @@ class Fallback:
         except NoCredentialsError as error:
             raise OriginError(f"{name}: {_NO_CREDENTIALS}") from error
         except ParamValidationError as error:
-            raise InvalidKey(f"{name}: no S3 object can have that name: {error}") from error
+            why = " ".join(str(error).split())[:300]
+            raise InvalidKey(f"{name}: no S3 object can have that name: {why}") from error
         except (HTTPClientError, NoConnection, OSError) as error:
             raise _Again(f"{name}: the origin failed: {error}") from error
         except (BotoCoreError, ValueError) as error:
@@ -259,13 +263,24 @@ def _promised(wanted: AskOrigin, answer: Mapping[str, Any]) -> tuple[ObjectVersi
     return version, promised
 
 
-def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target) -> None:
+def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target, pace: Pace) -> None:
+    """body: urllib3's; its read1 alone comes back with what is there."""
     view = target.view(promised.start, promised.length_bytes)
     received_bytes = 0
     why: Exception | str = "the connection was cut"
     try:
-        while received_bytes < len(view) and (count := body.readinto(view[received_bytes:])):
-            received_bytes += count
+        while received_bytes < len(view):
+            asked_s = time.monotonic()
+            piece = body.read1(min(_PIECE_BYTES, len(view) - received_bytes))
+            if not piece:
+                break
+            view[received_bytes : received_bytes + len(piece)] = piece
+            received_bytes += len(piece)
+            pace.came(len(piece), time.monotonic() - asked_s)
+            pace.settle()
+            if pace.too_slow:
+                why = TOO_SLOW
+                break
     except Exception as error:  # whatever botocore, urllib3 or the socket call it
         why = error
     if received_bytes < len(view):

@@ -144,6 +144,7 @@ class Lane:
                 refusal = codec.parse(cache_pb2.ReadHeader, header)
                 if not codec.unpack_read_head(request.name, refusal).pending:
                     raise ProtocolError(f"node {connection.address} answers a Stat with a Read")
+                connection.pace.pending()
                 continue
             message = codec.parse(cache_pb2.StatAnswer, header)
             connection.clean = True
@@ -165,6 +166,7 @@ class Lane:
             message = codec.parse(cache_pb2.ReadHeader, header)
             connection.clean = bool(message.error.code) and not prefix.body_bytes
             head = codec.unpack_read_head(request.name, message)
+            answered = receipt.range_count
             if connection.files:
                 wrong += self._accept(connection, receipt, head, prefix.body_bytes, target)
             else:
@@ -182,6 +184,11 @@ class Lane:
                     sources = Counter(self._read(connection, again, target, epoch).sources)
                     reply = replace(reply, sources=sources + Counter(reply.sources))
                 return reply
+            if head.pending:
+                connection.pace.pending()
+            else:
+                connection.pace.settle(receipt.range_count - answered)
+                connection.keep_pace()
 
     @staticmethod
     def _accept(
@@ -197,6 +204,7 @@ class Lane:
             file = files[segment.descriptor]
             if passed.accept(segment, file, target, page_bytes, receipt.size_bytes):
                 receipt.settle(segment, right=True)
+                connection.pace.came(segment.length_bytes, 0)
             else:
                 wrong.append((segment.start, segment.start + segment.length_bytes))
         connection.close_files()

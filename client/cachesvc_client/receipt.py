@@ -45,13 +45,16 @@ def check(head: SegmentHead, data: memoryview, page_bytes: int) -> bool:
 
 
 class Receipt:
-    """The progress of one answer to `request`. `who` names the node in messages."""
+    """The progress of one answer to `request`. `who` names the node in messages.
+
+    range_count: of the ranges, how many are answered in full.
+    """
 
     def __init__(self, request: ReadRequest, target: Target, page_bytes: int, who: str) -> None:
         self._request = request
         self._target = target
         self._page_bytes = page_bytes
-        self._who = who
+        self.who = who
         self._version: ObjectVersion | None = None
         self._fresh_for_s = 0.0
         self._epoch = 0
@@ -59,6 +62,7 @@ class Receipt:
         self._ranges: Iterator[ByteRange] = iter(())
         self._position = 0
         self._end = 0
+        self.range_count = 0
         self._complete = False
         self._last = False
 
@@ -130,7 +134,7 @@ class Receipt:
         if not right:
             raise CorruptAnswer(
                 f"{self._request.name}: bytes [{head.start}, {head.start + head.length_bytes}) from"
-                f" {self._who} ({head.source.name.lower()}) do not match their checksum"
+                f" {self.who} ({head.source.name.lower()}) do not match their checksum"
             )
         self._sources[head.source] = self._sources.get(head.source, 0) + head.length_bytes
 
@@ -179,6 +183,7 @@ class Receipt:
             raise self._wrong(f"has {head.length_bytes} bytes at {head.start}, beyond {self._end}")
         self._position += head.length_bytes
         if self._position == self._end:
+            self.range_count += 1
             self._next_range()
 
     def _next_range(self) -> None:
@@ -189,7 +194,7 @@ class Receipt:
         self._complete = True
 
     def _wrong(self, what: str) -> ProtocolError:
-        return ProtocolError(f"{self._request.name}: the answer of {self._who} {what}")
+        return ProtocolError(f"{self._request.name}: the answer of {self.who} {what}")
 
 
 def same_version(one: ObjectVersion, other: ObjectVersion) -> bool:

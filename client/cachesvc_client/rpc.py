@@ -3,7 +3,8 @@
 Rules
 - Messages of a read pass through as bytes; codec.split_chunk finds the data in place.
 - A channel is tried by a plain connect first, so that a dead node costs connect_timeout_ms.
-- gRPC itself has no limit on silence: one watching thread cancels calls that stand still.
+- gRPC itself has no limit on silence: one watching thread cancels calls that stand still. Messages
+  that come too slowly (pace.py) end a call as well.
 - No gRPC in a child of a process that has used it: tried with grpcio 1.85, a child's new channel
   hangs in one of three forks while the parent's threads are in calls (with fork support on), or its
   calls fail (off), and with fork support on even the fork itself can hang the child or break a call
@@ -14,13 +15,13 @@ Rules
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cachesvc import names
 from cachesvc.core.errors import CacheError, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
@@ -30,6 +31,7 @@ from cachesvc_client import forks
 from cachesvc_client.config import ClientConfig, split_address
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
+from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -121,21 +123,34 @@ class Rpc:
             codec.pack_read(request, epoch), metadata=self._metadata
         )
         cancel: Any = stream.cancel
+        pace, asked_s = Pace(self._config.silence_ms / 1000), time.monotonic()
         with self._watch.over(stream) as moved:
             try:
                 for raw in stream:
                     moved()
-                    header, data = codec.split_chunk(raw)
-                    message = codec.parse(cache_pb2.ReadHeader, header)
-                    head = codec.unpack_read_head(request.name, message)
-                    offset = 0
-                    for segment, view in receipt.take(head, len(data)):
-                        view[:] = data[offset : offset + len(view)]
-                        receipt.check(segment, view)
-                        offset += len(view)
+                    pace.came(len(raw), time.monotonic() - asked_s)
+                    self._take(raw, request, receipt, pace)
+                    asked_s = time.monotonic()
             finally:
                 cancel()
         return receipt.reply()
+
+    @staticmethod
+    def _take(raw: bytes, request: ReadRequest, receipt: Receipt, pace: Pace) -> None:
+        header, data = codec.split_chunk(raw)
+        message = codec.parse(cache_pb2.ReadHeader, header)
+        head = codec.unpack_read_head(request.name, message)
+        offset, answered = 0, receipt.range_count
+        for segment, view in receipt.take(head, len(data)):
+            view[:] = data[offset : offset + len(view)]
+            receipt.check(segment, view)
+            offset += len(view)
+        if head.pending:
+            pace.pending()
+            return
+        pace.settle(receipt.range_count - answered)
+        if pace.too_slow and not head.last:
+            raise NodeUnavailable(f"{receipt.who}: {TOO_SLOW}")
 
     def _greet(self, channel: grpc.Channel, address: str) -> Welcome:
         call = channel.unary_unary(
@@ -171,9 +186,9 @@ class Rpc:
         global _used_in_generation  # noqa: PLW0603 - the process is the one thing that is global
         if not usable():
             raise NodeUnavailable(f"node {address}: gRPC cannot be used in a forked child")
-        limit_s = self._config.connect_timeout_ms / 1000
+        limits_s = self._config.resolve_timeout_ms / 1000, self._config.connect_timeout_ms / 1000
         try:
-            socket.create_connection(split_address(address), timeout=limit_s).close()
+            names.connected(*split_address(address), *limits_s).close()
         except (OSError, UnicodeError) as error:
             raise NodeUnavailable(f"node {address} cannot be reached: {error}") from error
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

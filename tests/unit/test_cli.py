@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.devorigin import DevOrigin
+from cachesvc.devorigin.ports import free_ports
 from tests.support import run_cli
 
 
@@ -79,3 +81,22 @@ def test_a_port_that_is_no_lane_is_named(tmp_path: Path) -> None:
         failed = run_cli("ring", "--endpoint", address)
     assert failed.exit_code == 1
     assert address in failed.stderr
+
+
+def test_status_names_every_endpoint_of_a_ring_that_is_down() -> None:
+    ports = free_ports(2)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    told = run_cli("status", "--endpoint", ",".join(addresses), "--json")
+    assert told.exit_code == 1
+    found = json.loads(told.stdout)
+    assert not found["healthy"]
+    assert [(one["lane"], one["state"]) for one in found["members"]] == [
+        (address, "down") for address in addresses
+    ]
+    told = run_cli("status", "--endpoint", ",".join(addresses))
+    assert told.exit_code == 1
+    lines = told.stderr.splitlines()
+    assert len(lines) == 2
+    for address, line in zip(addresses, lines, strict=True):
+        assert line.startswith(f"cachesvc: {address} is down: ")
+        assert "cannot be reached" in line

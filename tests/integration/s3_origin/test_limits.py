@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from cachesvc.core.errors import OriginError, Overloaded
+from cachesvc.core.errors import OriginError
 from cachesvc.core.types import ByteRange
 from cachesvc.devorigin import DevOrigin, Fault
 from tests.integration.s3_origin.servers import (
@@ -75,30 +75,6 @@ def test_closing_ends_fetches_under_way_and_waiting(dev: DevOrigin) -> None:
                 sink.free()
             with pytest.raises(OriginError, match="closed"):
                 await origin.head(NAME)
-
-    run(main())
-
-
-def test_beyond_the_waiting_limit_it_is_overloaded_at_once(dev: DevOrigin) -> None:
-    async def main() -> None:
-        async with opened(dev.url, max_gets=1, max_waiting=1, read_timeout_ms=600_000) as (
-            origin,
-            _,
-        ):
-            version = await origin.head(NAME)
-            dev.faults = [Fault("stall", after_bytes=300_000, count=1, delay_ms=600_000)]
-            sink, waiting = BufferSink(len(DATA)), BufferSink(1000)
-            first = asyncio.create_task(origin.fetch(version, ByteRange(0, len(DATA)), sink))
-            await asyncio.to_thread(sink.first.wait)
-            second = asyncio.create_task(origin.fetch(version, ByteRange(0, 1000), waiting))
-            await asyncio.sleep(0)
-            with pytest.raises(Overloaded, match="max_waiting"):
-                await fetched(origin, 0, 1000, version)
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await first
-            await second
-            assert waiting.buffer == DATA[:1000]
 
     run(main())
 
