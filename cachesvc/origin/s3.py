@@ -162,15 +162,13 @@ class S3Origin:
         """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
         if not version.cacheable:
             raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
-        await self._transferred(version.name, lambda *how: Transfer(version, wanted, sink, *how))
+        await self._transferred(lambda *how: Transfer(version, wanted, sink, *how))
 
     async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
         """See `Origin.probe`."""
-        return await self._transferred(name, lambda *how: ProbeTransfer(name, wanted, sink, *how))
+        return await self._transferred(lambda *how: ProbeTransfer(name, wanted, sink, *how))
 
-    async def _transferred(
-        self, name: ObjectName, make: Callable[[Connections, int], Transfer]
-    ) -> bool:
+    async def _transferred(self, make: Callable[[Connections, int], Transfer]) -> bool:
         client = await self._ready()
         assert self._connections is not None
         transfer = make(self._connections, self._settings.read_timeout_ms)
