@@ -14,6 +14,7 @@ import ctypes
 import mmap
 import os
 from functools import cache
+from resource import RUSAGE_THREAD, getrusage
 from typing import Any
 
 PAGE_BYTES = mmap.PAGESIZE
@@ -83,13 +84,17 @@ def seal(address: int, length_bytes: int) -> None:
     _protect(address, length_bytes, mmap.PROT_READ)
 
 
-def bring_in(address: int, length_bytes: int) -> None:
+def bring_in(address: int, length_bytes: int) -> bool:
     """Have all pages there, now, where a failing disk is an OSError and not a signal.
+
+    Whether a page had to be waited for: read from the disk, as a rule (a major fault).
 
     Raises: OSError: EINVAL where the kernel is older than 5.14; EFAULT, EHWPOISON, EIO where the
     file is shorter, or cannot be read.
     """
+    before = getrusage(RUSAGE_THREAD).ru_majflt
     _check(_libc().madvise(address, length_bytes, MADV_POPULATE_READ))
+    return getrusage(RUSAGE_THREAD).ru_majflt != before
 
 
 def _map(address: int, length_bytes: int, access: int, kind: int, file: int, offset: int) -> None:

@@ -24,6 +24,7 @@ from cachesvc.core.errors import ProtocolError
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc_client import addresses, limits
 from cachesvc_client.addresses import MAP_NORESERVE, PAGE_BYTES
+from cachesvc_client.effects import Laid
 from cachesvc_client.limits import RegionRefused
 
 _OLD_KERNEL = {errno.EINVAL, errno.ENOSYS}
@@ -118,6 +119,10 @@ class Canvas:
         self._address = 0
         self._length_bytes = 0
 
+    @property
+    def in_place(self) -> bool:
+        return self._start % PAGE_BYTES == 0
+
     def begin(self, version: ObjectVersion) -> None:
         """Reserve the addresses. Raises RegionRefused if there is no room for them."""
         if self._version is not None and self._version.same_bytes(version):
@@ -163,21 +168,21 @@ class Canvas:
             raise self._refused(error) from error
         return addresses.writable(address, length_bytes)
 
-    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> memoryview | None:
+    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:
         address = self._place(start, length_bytes)
         last = start + length_bytes == self._start + self._length_bytes
         if (address | offset) % PAGE_BYTES or (length_bytes % PAGE_BYTES and not last):
             return None
         try:
             addresses.lay(address, length_bytes, file, offset)
-            addresses.bring_in(address, length_bytes)
+            was_read = addresses.bring_in(address, length_bytes)
         except OSError as error:
             if error.errno in _OLD_KERNEL:
                 return None
             if error.errno == errno.ENOMEM:
                 raise self._refused(error) from error
             raise
-        return addresses.writable(address, length_bytes).toreadonly()
+        return Laid(addresses.writable(address, length_bytes).toreadonly(), was_read)
 
     def finish(self) -> Region | EmptyRegion:
         """The Region, once the read is over."""
