@@ -37,7 +37,7 @@ from cachesvc.core.errors import (
     Retry,
     Unauthenticated,
 )
-from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
+from cachesvc.core.request import MAX_RANGES, MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc_client.effects import (
@@ -53,8 +53,6 @@ from cachesvc_client.effects import (
 
 if TYPE_CHECKING:
     from cachesvc_client.script import Script
-
-PASSED_ASK_BYTES = 128 << 20  # a descriptor and 1 KiB of checksums a block, and no bytes
 
 Piece = tuple[int, int, int]  # block index, start, end: within one block, in bytes of the object
 
@@ -184,7 +182,7 @@ class Failover:
             key = member.node_id if member else None
             most_bytes = self._config.ask_max_bytes
             if in_place and member is not None and self._passes(member):
-                most_bytes = max(most_bytes, PASSED_ASK_BYTES)
+                most_bytes = MAX_REQUEST_BYTES  # of which next to nothing is sent
             group = filling.get(key)
             if (
                 group is None
