@@ -58,8 +58,8 @@ class Region(mmap.mmap):
         go of them; does not wait for it.
         """
         first, beyond, _ = slice(start, end).indices(len(self))
-        first -= first % PAGE_BYTES
         if first < beyond:
+            first -= first % PAGE_BYTES
             self.madvise(mmap.MADV_WILLNEED, first, beyond - first)
 
     def __repr__(self) -> str:
