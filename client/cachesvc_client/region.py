@@ -23,7 +23,7 @@ from typing import NoReturn, Self
 from cachesvc.core.errors import ProtocolError
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc_client import addresses, limits
-from cachesvc_client.addresses import MAP_NORESERVE, PAGE_BYTES
+from cachesvc_client.addresses import HUGE_BYTES, MAP_NORESERVE, PAGE_BYTES
 from cachesvc_client.effects import Laid
 from cachesvc_client.limits import RegionRefused
 
@@ -131,7 +131,7 @@ class Canvas:
         length_bytes = self.check(version)
         if length_bytes:
             try:
-                self._region = Region(version, self._start, length_bytes)
+                self._region = _reserved(version, self._start, length_bytes)
             except (OSError, OverflowError) as error:
                 raise RegionRefused(
                     f"{self._name}: no room for a Region of {length_bytes} bytes ({error}): raise"
@@ -211,6 +211,23 @@ class Canvas:
             f"{self._name}: no more room to map ({error.strerror}): raise vm.max_map_count"
             " (sysctl), or map a part: map(uri, start, end)"
         )
+
+
+def _reserved(version: ObjectVersion, start: int, length_bytes: int) -> Region:
+    """A Region where huge pages of block files can be shown as such: as far from a border of theirs
+    as `start` is. A kernel puts new mappings under those that are there, so the end of a first try
+    is occupied by so much that a second one slides to the right place. If it does not (new kernels
+    insist on a place for lengths of whole huge pages), mapping is slower, and nothing else.
+    """
+    region = Region(version, start, length_bytes)
+    address = addresses.address_of(region)
+    excess_bytes = (address - start) % HUGE_BYTES
+    if length_bytes < HUGE_BYTES or excess_bytes % PAGE_BYTES or not excess_bytes:
+        return region
+    end = address + -(-length_bytes // PAGE_BYTES) * PAGE_BYTES
+    region.close()
+    with addresses.occupied(end - excess_bytes, excess_bytes):
+        return Region(version, start, length_bytes)
 
 
 def _described(version: ObjectVersion, start: int, size: int | str) -> str:
