@@ -6,8 +6,9 @@ laid over them; what comes over the network, or from S3, is received into room t
 it. At the end all is sealed, and the Region handed out.
 
 Rules
-- Every page is checked once, before anybody sees it, and brought into memory before that: so a disk
-  that fails is an error of the read, which asks again, and no signal.
+- Every page is checked before anybody sees it, unless this client has checked it before and its
+  file is unchanged (verified.py), and brought into memory before that: so a disk that fails is an
+  error of the read, which asks again, and no signal.
 - Only whole pages of the system can be laid: of a range that begins within one, everything is
   received.
 - What is laid stays: eviction unlinks the file, a node that dies leaves it, and its bytes remain.

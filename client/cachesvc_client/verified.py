@@ -1,8 +1,8 @@
-"""Pages of passed files that this process has checked already, and that nobody has written since.
+"""Pages of passed files that a client has checked already, and that nobody has written since.
 
 Story: `passed.accept` takes the State of a file whose pages have been laid, and asks `holds`
 whether they were found right before, in that state. If not, it checks them, and has `note` remember
-it. So a process that maps the same bytes again pays for the mapping and for nothing else.
+it. So whoever maps the same bytes again pays for the mapping and for nothing else.
 
 Rules
 - A file's state is its inode, size and time of change, which every write, truncation and change of
@@ -107,7 +107,7 @@ def _bitmap(claim: Claim) -> int:
 
 
 class Verified:
-    """The pages that one process has checked. Any thread may use it.
+    """The pages that one client has checked. Any thread may use it.
 
     inherited: of the parent process, whose checks hold here too. clock_ns: of files' times.
     """
