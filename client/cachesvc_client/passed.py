@@ -4,8 +4,8 @@ Rules
 - A segment vouches for its own range and no more: beside it the file may have holes. Its checksums
   are of all whole pages that it touches, so a page that belongs to it in part is read as a whole to
   be checked.
-- Pages that are shown in place are checked once by a client in each state of their file (verified.py),
-  and whenever they had to be read from the disk; what is copied is checked always.
+- Pages that are shown in place are checked once by a client in each state of their file
+  (verified.py), and whenever they had to be read from the disk; what is copied is checked always.
 - A file that is shorter than it should be, or cannot be read, is as wrong as a checksum that does
   not match: the bytes are asked for again.
 """
