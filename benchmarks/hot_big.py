@@ -1,15 +1,18 @@
 """Hot and big: 8 MiB ranges of 4 objects of 256 MiB, 1, 4 and 16 at once.
 
 Everything is in the page cache, or in the memory of its server. Each measurement reads all ranges
-in order, or as many as it gets to in the time limit. "In place" adds the bytes up where they lie
-(mapping included), the others deliver them into memory of the reader.
+in order, or as many as it gets to in the time limit. "In place" adds the bytes up where they lie,
+mapping included; the others deliver them into memory of the reader. What goes over a socket and
+what is in place is compared in two more cases, in which all do the same: every reader adds up what
+it got, 64 bits at a time, or nobody does. "First" maps with clients that have mapped nothing yet,
+"again" with one that has mapped the objects before, as a process does that loads them again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.catalog import SYSTEMS, System
+from benchmarks.catalog import ARRAY, SYSTEMS, System
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
 from benchmarks.objects import make_object, warm
@@ -17,6 +20,7 @@ from benchmarks.peers import Servers
 
 _SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
 _COPIES = ("region", "local_mmap")  # of interest where ranges are small
+ADDED_UP, UNREAD = "8 MiB, 1 at once, all add up", "8 MiB, 1 at once, nobody adds up"
 
 
 def case_name(at_once: int) -> str:
@@ -34,15 +38,26 @@ def run(bench: Bench, work: Path) -> Outcome:
             make_object(folder / key, number, object_bytes)
         warm(servers, keys, object_bytes)
         systems = usable(bench, outcome, servers, systems)
-        for at_once in (1, 4) if bench.quick else (1, 4, 16):
 
-            def jobs(system: System, _: int, at_once: int = at_once) -> list[Job]:
+        def case(name: str, at_once: int = 1, add_up: bool | None = None) -> Case:
+            def jobs(system: System, _: int) -> list[Job]:
                 return [
                     Job(
                         "ranges", system.reader, keys, object_bytes, addresses(servers, system),
                         at_once=at_once, limit_s=limit_s, folder=str(folder), scratch=scratch(work),
+                        add_up=add_up,
                     )
                 ]  # fmt: skip
 
-            run_case(bench, outcome, servers, systems, Case(case_name(at_once), jobs))
+            return Case(name, jobs)
+
+        for at_once in (1, 4) if bench.quick else (1, 4, 16):
+            run_case(bench, outcome, servers, systems, case(case_name(at_once), at_once))
+        if (lacking := bench.environment.lacking(["numpy"])) is not None:
+            outcome.skipped["all that add up"] = lacking
+            return outcome
+        compared = [one for one in systems if one.over_socket or one.in_place]
+        run_case(bench, outcome, servers, compared, case(ADDED_UP, add_up=True))
+        compared = [one for one in compared if one.name != ARRAY]
+        run_case(bench, outcome, servers, compared, case(UNREAD, add_up=False))
     return outcome

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.catalog import ARRAY, MMAP_IN_PLACE, REGION_IN_PLACE, SYSTEMS, System
+from benchmarks.catalog import SYSTEMS, System
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
 from benchmarks.objects import make_object, warm
@@ -18,7 +18,6 @@ from benchmarks.peers import Servers
 from benchmarks.spinner import spinners
 
 _SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
-_BIG_ONLY = (ARRAY, MMAP_IN_PLACE, REGION_IN_PLACE)
 
 
 def case_name(size_kib: int, at_once: int) -> str:
@@ -29,7 +28,7 @@ def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome(" ".join((__doc__ or "").split()))
     count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.2)
     keys = [f"small-{number}" for number in range(count)]
-    systems = [one for one in SYSTEMS.values() if one.name not in _BIG_ONLY]
+    systems = [one for one in SYSTEMS.values() if not one.in_place]
     with Servers(bench.environment, work, _SERVERS) as servers:
         folder = servers.root / "bench"
         for number, key in enumerate(keys):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MIB = 1 << 20
+IN_PLACE = "_in_place"  # how readers end that deliver nothing elsewhere
 VALUE_BYTES = 8 * MIB  # of one value in redis, one slice of nginx
 PAGE_BYTES = 4096
 PAGE = struct.Struct("<II")  # how every page of an object begins: the object's number, the page's
@@ -27,8 +28,9 @@ class Job:
     reads the ranges in order, else ranges are drawn with this exponent. limit_s: begin no range
     after that, once every thread has read one. cold: read nothing before the clock runs.
     each: every thread reads all of it, with a client of its own. folder: the files of the bucket.
-    scratch: for local copies. tagged: pages begin with what they are (see PAGE). extra: what one
-    kind of work needs.
+    scratch: for local copies. add_up: every range, where it was delivered, while the clock runs;
+    None: by those only that read in place. tagged: pages begin with what they are (see PAGE).
+    extra: what one kind of work needs.
     """
 
     work: str
@@ -45,6 +47,7 @@ class Job:
     each: bool = False
     folder: str = ""
     scratch: str = ""
+    add_up: bool | None = None
     tagged: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 

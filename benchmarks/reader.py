@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import systems
-from benchmarks.job import PAGE, PAGE_BYTES, Job, Read
+from benchmarks.job import IN_PLACE, PAGE, PAGE_BYTES, Job, Read
 
 _DRAW_COUNT = 20_000
 _STRIDE = 2_654_435_761  # scatters neighbours in rank over all objects
@@ -59,16 +59,20 @@ class _Tags:
 
 def ranges(job: Job) -> Timed:
     """Ranges of objects by so many threads, each with its own connection or buffer."""
+    in_place = job.system.endswith(IN_PLACE)
+    adds_up = in_place if job.add_up is None else job.add_up
     count = job.at_once if job.each else 1
     openers = [systems.opener_of(job) for _ in range(count)] * (job.at_once // count)
     reads = [opener() for opener in openers]
     shared = list(plan(job)) if not job.zipf else []
     if not job.cold:
         for key in job.keys:
-            reads[0](key, 0, job.range_bytes)
+            found = reads[0](key, 0, job.range_bytes)
+            if adds_up:
+                systems.add_up(found)
         for read in reads[1:]:
             read(job.keys[0], 0, job.range_bytes)
-        if job.system.endswith("_in_place"):
+        if in_place:
             systems.Mappings.forget()
     tags = _Tags(job)
     whole = plan(job)
@@ -92,6 +96,8 @@ def ranges(job: Job) -> Timed:
                         return
                     before = time.perf_counter()
                     found = read(*place, job.range_bytes)
+                    if adds_up:
+                        systems.add_up(found)
                     mine.append(time.perf_counter() - before)
                     tags.check(*place, job.range_bytes, found)
             except BaseException as error:

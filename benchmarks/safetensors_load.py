@@ -15,7 +15,7 @@ from benchmarks.catalog import (
     LANE,
     MMAP_IN_PLACE,
     NGINX_RAW,
-    REGION_IN_PLACE,
+    REGION_FIRST,
     SYSTEMS,
     UNIX,
     System,
@@ -30,8 +30,8 @@ from benchmarks.weights import make_weights
 ONE, EIGHT = "1 GiB, 300 tensors", "1 GiB, 300 tensors, 8 processes"
 LOCAL = System("local safetensors", "safetensors_file", "", ("numpy", "safetensors"))
 _S3 = ("boto3", "s3fs", "obstore", "pyarrow S3FileSystem", "fsspec filecache")
-_ONE = (*CEILINGS, LANE, GRPC, UNIX, REGION_IN_PLACE, NGINX_RAW, *_S3, MMAP_IN_PLACE)
-_EIGHT = (LANE, UNIX, REGION_IN_PLACE, MMAP_IN_PLACE)
+_ONE = (*CEILINGS, LANE, GRPC, UNIX, REGION_FIRST, NGINX_RAW, *_S3, MMAP_IN_PLACE)
+_EIGHT = (LANE, UNIX, REGION_FIRST, MMAP_IN_PLACE)
 
 
 def run(bench: Bench, work: Path) -> Outcome:

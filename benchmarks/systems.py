@@ -6,7 +6,7 @@ length)`. What can be received into a ready buffer is; the others return what th
 Modules are imported where they are needed, so that a process holds those of its own system only.
 The peers follow the same rules in benchmarks/peer_systems.py.
 
-Names ending in `_in_place` do not deliver bytes elsewhere: they add them up where they lie.
+Names ending in `_in_place` do not deliver bytes elsewhere: they show where they lie.
 """
 
 from __future__ import annotations
@@ -118,9 +118,30 @@ def region(job: Job) -> Opener:
     return lambda: lambda key, start, length: bytes(of(key)[start : start + length])
 
 
-def region_in_place(job: Job) -> Opener:
-    of = regions(job)
-    return lambda: lambda key, start, length: add_up(of(key)[start : start + length])
+def region_again_in_place(job: Job) -> Opener:
+    """By a client that has mapped the objects before."""
+    return _shown(regions(job))
+
+
+def region_first_in_place(job: Job) -> Opener:
+    """By clients that map for the first time: each object by one of its own."""
+    return _shown(first_regions(job))
+
+
+def first_regions(job: Job) -> Mappings:
+    from cachesvc_client import CacheClient
+
+    clients = []
+
+    def map_key(key: str) -> memoryview:
+        clients.append(cast(Any, CacheClient(job.addresses["unix"])))
+        return memoryview(clients[-1].map(f"s3://bench/{key}")).cast("B")
+
+    return Mappings(map_key)
+
+
+def _shown(of: Mappings) -> Opener:
+    return lambda: lambda key, start, length: of(key)[start : start + length]
 
 
 class Mappings:
@@ -147,12 +168,11 @@ class Mappings:
             one._views.clear()
 
 
-def add_up(view: memoryview) -> memoryview:
-    """Read every byte where it lies."""
+def add_up(found: Any) -> None:
+    """Read every byte where it lies, 8 at a time."""
     import numpy
 
-    numpy.frombuffer(view, numpy.uint64).sum()
-    return view
+    numpy.frombuffer(found, numpy.uint64).sum()
 
 
 # -- local files
@@ -185,8 +205,7 @@ def local_mmap(job: Job) -> Opener:
 
 
 def local_mmap_in_place(job: Job) -> Opener:
-    of = mapped(job)
-    return lambda: lambda key, start, length: add_up(of(key)[start : start + length])
+    return _shown(mapped(job))
 
 
 def array_in_place(job: Job) -> Opener:
@@ -200,4 +219,4 @@ def array_in_place(job: Job) -> Opener:
         return memoryview(room)
 
     arrays = {key: load(key) for key in job.keys}
-    return lambda: lambda key, start, length: add_up(arrays[key][start : start + length])
+    return lambda: lambda key, start, length: arrays[key][start : start + length]

@@ -64,8 +64,8 @@ def _loader(job: Job) -> Callable[[], dict[str, Any]]:
         from safetensors.numpy import load_file
 
         return lambda: dict(load_file(f"{job.folder}/{key}"))
-    if job.system == "region_in_place":
-        region = systems.regions(job)
+    if job.system == "region_first_in_place":
+        region = systems.first_regions(job)
         return lambda: views(region(key))
     if job.system == "local_mmap_in_place":
         mapping = systems.mapped(job)

@@ -13,13 +13,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from resource import RUSAGE_THREAD, getrusage
 from typing import Any
 
 PAGE_BYTES = mmap.PAGESIZE
+HUGE_BYTES = 2 << 20  # what one entry of a page table can show, of memory and file alike aligned
 MAP_NORESERVE = 0x4000
 _MAP_FIXED = 0x10
+_MAP_FIXED_NOREPLACE = 0x100000
 MADV_POPULATE_READ = 22
+_FAILED = ctypes.c_void_p(-1).value
 _SIMPLE = 0  # PyBUF_SIMPLE
 
 
@@ -40,6 +46,7 @@ def _libc() -> Any:
     address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (address, size, number, number, number, ctypes.c_long)
+    libc.munmap.argtypes = (address, size)
     libc.mprotect.argtypes = libc.madvise.argtypes = (address, size, number)
     return libc
 
@@ -56,6 +63,18 @@ def address_of(buffer: Any) -> int:
 def writable(address: int, length_bytes: int) -> memoryview:
     """The memory there as a writable view; whoever writes has it opened up before."""
     return memoryview((ctypes.c_char * length_bytes).from_address(address)).cast("B")
+
+
+@contextmanager
+def occupied(address: int, length_bytes: int) -> Iterator[None]:
+    """Nobody else gets these addresses meanwhile, if nobody has them."""
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | _MAP_FIXED_NOREPLACE
+    found = _libc().mmap(address, length_bytes, 0, kind, -1, 0)
+    try:
+        yield
+    finally:
+        if found is not None and found != _FAILED:
+            _check(_libc().munmap(found, length_bytes))
 
 
 def lay(address: int, length_bytes: int, file: int, offset: int) -> None:
@@ -83,13 +102,17 @@ def seal(address: int, length_bytes: int) -> None:
     _protect(address, length_bytes, mmap.PROT_READ)
 
 
-def bring_in(address: int, length_bytes: int) -> None:
+def bring_in(address: int, length_bytes: int) -> bool:
     """Have all pages there, now, where a failing disk is an OSError and not a signal.
+
+    Whether a page had to be waited for: read from the disk, as a rule (a major fault).
 
     Raises: OSError: EINVAL where the kernel is older than 5.14; EFAULT, EHWPOISON, EIO where the
     file is shorter, or cannot be read.
     """
+    before = getrusage(RUSAGE_THREAD).ru_majflt
     _check(_libc().madvise(address, length_bytes, MADV_POPULATE_READ))
+    return getrusage(RUSAGE_THREAD).ru_majflt != before
 
 
 def _map(address: int, length_bytes: int, access: int, kind: int, file: int, offset: int) -> None:

@@ -216,7 +216,7 @@ class CacheClient:
         with forks.lock:
             if self._engine is None or self._generation != forks.generation:
                 inherited = self._engine
-                self._engine = Engine(self.config, inherited.router if inherited else None)
+                self._engine = Engine(self.config, inherited)
                 self._generation = forks.generation
             return self._engine
 

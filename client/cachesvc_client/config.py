@@ -93,7 +93,8 @@ class ClientConfig:
     Default 10000; 0: none."""
 
     ask_max_bytes: int = 32 << 20
-    """The most that one request to a node asks for. Default 32 MiB, at most 256 MiB."""
+    """The most that one request to a node asks for; it is 256 MiB where files are passed and
+    mapped. Default 32 MiB, at most 256 MiB."""
 
     origin_part_bytes: int = 8 << 20
     """The size of the parts in which the origin is read directly, in parallel. Default 8 MiB."""

@@ -31,8 +31,22 @@ from cachesvc.core.types import ObjectName, ObjectVersion, Source
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Bytes of a file, shown in place, all of them in memory.
+
+    was_read: some had to be read from the disk for it, as far as the kernel says.
+    """
+
+    view: memoryview
+    was_read: bool
+
+
 class Target(Protocol):
-    """Where the bytes of a read go."""
+    """Where the bytes of a read go. in_place: files are shown there, as far as any are passed."""
+
+    @property
+    def in_place(self) -> bool: ...
 
     def begin(self, version: ObjectVersion) -> None:
         """The version is known: make room. Called again for another version, it starts anew."""
@@ -40,11 +54,11 @@ class Target(Protocol):
     def view(self, start: int, length_bytes: int) -> memoryview:
         """The room for bytes `[start, start + length_bytes)` of the object."""
 
-    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> memoryview | None:
+    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:
         """Show bytes of an open file, from `offset` on, as those of the object from `start` on.
 
-        A view of them in place, all of them there; None: copy them into `view`. Raises OSError if
-        the file cannot be read, after which `view` makes the room anew.
+        None: copy them into `view`. Raises OSError if the file cannot be read, after which `view`
+        makes the room anew.
         """
 
 

@@ -27,6 +27,7 @@ from cachesvc_client.hello import Welcome
 from cachesvc_client.lane import Lane
 from cachesvc_client.router import Router
 from cachesvc_client.script import Script
+from cachesvc_client.verified import Verified
 from cachesvc_client.versions import VersionCache
 
 T = TypeVar("T")
@@ -39,9 +40,9 @@ class ClientClosed(CacheError, ValueError):
 
 
 class Engine:
-    """Performs the effects of reads. `inherited`: what a parent process knew of the cluster."""
+    """Performs the effects of reads. `inherited`: of a parent process, for what that knew."""
 
-    def __init__(self, config: ClientConfig, inherited: Router | None = None) -> None:
+    def __init__(self, config: ClientConfig, inherited: Engine | None = None) -> None:
         self.config = config
         clock = time.monotonic
         self.router = Router(
@@ -52,17 +53,17 @@ class Engine:
             eject_ms=config.eject_ms,
             eject_max_ms=config.eject_max_ms,
         )
-        self.script = Script(
-            self.router, VersionCache(config.version_cache_count, clock), config, clock
-        )
         self.sources: Counter[str] = Counter()
         self._endpoints = list(config.endpoints)
-        self._transport: Lane | rpc.Rpc = Lane(config)
+        self.verified: Verified = Verified(inherited.verified if inherited else None)
+        self._transport: Lane | rpc.Rpc = Lane(config, self.verified)
         if config.grpc and rpc.usable():
             self._transport = rpc.Rpc(config)
         elif config.grpc:  # forked from a process that used gRPC: its members, over the lane
-            table = inherited.table if inherited else MemberTable()
+            table = inherited.router.table if inherited else MemberTable()
             self._endpoints = [member.lane_address for member in table.members]
+        versions = VersionCache(config.version_cache_count, clock)
+        self.script = Script(self.router, versions, config, clock, self._transport.passes)
         self._origin = Fallback(config.origin, config.parallel_count, config.origin_silence_ms)
         self._crew = Crew(config.parallel_count)
         self._refreshing = Lock()

@@ -37,7 +37,7 @@ from cachesvc.core.errors import (
     Retry,
     Unauthenticated,
 )
-from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
+from cachesvc.core.request import MAX_RANGES, MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc_client.effects import (
@@ -77,6 +77,7 @@ class Failover:
         self._versions = script.versions
         self._config = script.config
         self._clock = script.clock
+        self._passes = script.passes
         self._name = name
         self._why: CacheError | None = None  # what the nodes failed with
         self._gone: set[str] = set()  # nodes that this read found down; each costs it once
@@ -162,10 +163,12 @@ class Failover:
     def _fetch(
         self, version: ObjectVersion, pieces: list[Piece], target: Target, tried: frozenset[str]
     ) -> Steps[None]:
-        groups = self._grouped(pieces, tried)
+        groups = self._grouped(pieces, tried, in_place=target.in_place)
         yield from together([self._group(version, one, target, tried) for one in groups])
 
-    def _grouped(self, pieces: list[Piece], tried: frozenset[str]) -> list[Group]:
+    def _grouped(
+        self, pieces: list[Piece], tried: frozenset[str], *, in_place: bool
+    ) -> list[Group]:
         """The pieces by who is asked for them next, cut to what one request may hold."""
         epoch = self._router.epoch
         chosen: dict[int, Member | None] = {}
@@ -177,10 +180,13 @@ class Failover:
                 chosen[index] = self._next(index, tried)
             member = chosen[index]
             key = member.node_id if member else None
+            most_bytes = self._config.ask_max_bytes
+            if in_place and member is not None and self._passes(member):
+                most_bytes = MAX_REQUEST_BYTES  # of which next to nothing is sent
             group = filling.get(key)
             if (
                 group is None
-                or group.length_bytes + end - start > self._config.ask_max_bytes
+                or group.length_bytes + end - start > most_bytes
                 or len(group.pieces) >= MAX_RANGES
             ):
                 group = filling[key] = Group(member, epoch)

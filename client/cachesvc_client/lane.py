@@ -33,13 +33,15 @@ from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFi
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome
 from cachesvc_client.receipt import Receipt
+from cachesvc_client.verified import Verified
 
 
 class Lane:
     """The connections of one client to all nodes. Any thread may use it."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, verified: Verified) -> None:
         self._config = config
+        self._verified = verified
         self._idle: dict[str, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._local: dict[str, str] = {}  # unix:// endpoints by the id of the node behind them
@@ -59,6 +61,10 @@ class Lane:
 
     def address_of(self, member: Member) -> str:
         return self._local.get(member.node_id, member.lane_address)
+
+    def passes(self, member: Member) -> bool:
+        """Whether the member is behind a Unix socket of this host."""
+        return member.node_id in self._local
 
     def ask(
         self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
@@ -190,9 +196,13 @@ class Lane:
                 connection.pace.settle(receipt.range_count - answered)
                 connection.keep_pace()
 
-    @staticmethod
     def _accept(
-        connection: Connection, receipt: Receipt, head: ReadHead, body_bytes: int, target: Target
+        self,
+        connection: Connection,
+        receipt: Receipt,
+        head: ReadHead,
+        body_bytes: int,
+        target: Target,
     ) -> list[tuple[int, int]]:
         """Take segments whose bytes stand in files that came with the frame; the ranges of those
         that are not right: the node is to check them, and to send bytes.
@@ -202,7 +212,7 @@ class Lane:
         for segment in receipt.take_files(head, body_bytes, len(files)):
             assert segment.descriptor is not None, "the receipt has looked"
             file = files[segment.descriptor]
-            if passed.accept(segment, file, target, page_bytes, receipt.size_bytes):
+            if passed.accept(segment, file, target, page_bytes, receipt.size_bytes, self._verified):
                 receipt.settle(segment, right=True)
                 connection.pace.came(segment.length_bytes, 0)
             else:

@@ -4,6 +4,8 @@ Rules
 - A segment vouches for its own range and no more: beside it the file may have holes. Its checksums
   are of all whole pages that it touches, so a page that belongs to it in part is read as a whole to
   be checked.
+- Pages that are shown in place are checked once by a client in each state of their file
+  (verified.py), and whenever they had to be read from the disk; what is copied is checked always.
 - A file that is shorter than it should be, or cannot be read, is as wrong as a checksum that does
   not match: the bytes are asked for again.
 """
@@ -21,6 +23,7 @@ from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.request import ReadRequest
 from cachesvc.wire.codec import END_OF_OBJECT, SegmentHead
 from cachesvc_client.effects import Target
+from cachesvc_client.verified import Claim, State, Verified
 
 _WORTH_BYTES = 64 << 10  # below, bytes in the frame are quicker than a file beside it
 _COPY_BYTES = 1 << 20  # copied at a time, and checked while a processor's cache still has it
@@ -34,33 +37,66 @@ def worth(request: ReadRequest) -> bool:
     return wanted_bytes >= _WORTH_BYTES * len(request.ranges)
 
 
-def accept(head: SegmentHead, file: int, target: Target, page_bytes: int, size_bytes: int) -> bool:
+def accept(
+    head: SegmentHead,
+    file: int,
+    target: Target,
+    page_bytes: int,
+    size_bytes: int,
+    verified: Verified,
+) -> bool:
     """Bring a segment where the target wants it; whether it is what its checksums say.
 
     size_bytes: of the object, whose last page may be short.
     """
     start, end = head.start, head.start + head.length_bytes
-    first, beyond = start - start % page_bytes, -(-end // page_bytes) * page_bytes
-    pages = list(cuts(first, min(beyond, size_bytes), page_bytes))
-    if len(head.checksums) != len(pages) * CHECKSUM_BYTES or end > size_bytes:
+    first = start - start % page_bytes
+    page_count = -(-end // page_bytes) - first // page_bytes
+    if len(head.checksums) != page_count * CHECKSUM_BYTES or end > size_bytes:
         return False
-    sums = unpack(f"<{len(pages)}Q", head.checksums)
     try:
-        view = target.lay(file, head.file_offset, start, head.length_bytes)
-        if view is not None:
-            return _right(head, file, view, pages, sums)
-        view = target.view(start, head.length_bytes)
-        step = max(1, _COPY_BYTES // page_bytes)
-        for number in range(0, len(pages), step):
-            some = pages[number : number + step]
-            _copy(head, file, view, max(some[0][0], start), min(some[-1][1], end))
-            if not _right(head, file, view, some, sums[number : number + step]):
-                return False
-        return True
+        laid = target.lay(file, head.file_offset, start, head.length_bytes)
+        if laid is None:
+            view = target.view(start, head.length_bytes)
+            return _copied(head, file, view, page_bytes, size_bytes)
+        offset = head.file_offset - start
+        claim = Claim(offset + first, page_bytes, offset + size_bytes, head.checksums)
+        state = State.of(file)
+        if not laid.was_read and verified.holds(state, claim):
+            return True
+        pages, sums = _pages(head, page_bytes, size_bytes)
+        right = _right(head, file, laid.view, pages, sums)
+        if right:
+            verified.note(file, state, claim)
+        return right
     except CacheError:
         raise
     except OSError:
         return False
+
+
+def _pages(
+    head: SegmentHead, page_bytes: int, size_bytes: int
+) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """The pages that a segment touches, whole, in bytes of the object; and their checksums."""
+    start, end = head.start, head.start + head.length_bytes
+    first, beyond = start - start % page_bytes, -(-end // page_bytes) * page_bytes
+    pages = list(cuts(first, min(beyond, size_bytes), page_bytes))
+    return pages, unpack(f"<{len(pages)}Q", head.checksums)
+
+
+def _copied(
+    head: SegmentHead, file: int, view: memoryview, page_bytes: int, size_bytes: int
+) -> bool:
+    start, end = head.start, head.start + head.length_bytes
+    pages, sums = _pages(head, page_bytes, size_bytes)
+    step = max(1, _COPY_BYTES // page_bytes)
+    for number in range(0, len(pages), step):
+        some = pages[number : number + step]
+        _copy(head, file, view, max(some[0][0], start), min(some[-1][1], end))
+        if not _right(head, file, view, some, sums[number : number + step]):
+            return False
+    return True
 
 
 def _copy(head: SegmentHead, file: int, view: memoryview, start: int, end: int) -> None:

@@ -6,8 +6,9 @@ laid over them; what comes over the network, or from S3, is received into room t
 it. At the end all is sealed, and the Region handed out.
 
 Rules
-- Every page is checked once, before anybody sees it, and brought into memory before that: so a disk
-  that fails is an error of the read, which asks again, and no signal.
+- Every page is checked before anybody sees it, unless this client has checked it before and its
+  file is unchanged (verified.py), and brought into memory before that: so a disk that fails is an
+  error of the read, which asks again, and no signal.
 - Only whole pages of the system can be laid: of a range that begins within one, everything is
   received.
 - What is laid stays: eviction unlinks the file, a node that dies leaves it, and its bytes remain.
@@ -23,7 +24,8 @@ from typing import NoReturn, Self
 from cachesvc.core.errors import ProtocolError
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc_client import addresses, limits
-from cachesvc_client.addresses import MAP_NORESERVE, PAGE_BYTES
+from cachesvc_client.addresses import HUGE_BYTES, MAP_NORESERVE, PAGE_BYTES
+from cachesvc_client.effects import Laid
 from cachesvc_client.limits import RegionRefused
 
 _OLD_KERNEL = {errno.EINVAL, errno.ENOSYS}
@@ -57,8 +59,8 @@ class Region(mmap.mmap):
         go of them; does not wait for it.
         """
         first, beyond, _ = slice(start, end).indices(len(self))
-        first -= first % PAGE_BYTES
         if first < beyond:
+            first -= first % PAGE_BYTES
             self.madvise(mmap.MADV_WILLNEED, first, beyond - first)
 
     def __repr__(self) -> str:
@@ -118,6 +120,10 @@ class Canvas:
         self._address = 0
         self._length_bytes = 0
 
+    @property
+    def in_place(self) -> bool:
+        return self._start % PAGE_BYTES == 0
+
     def begin(self, version: ObjectVersion) -> None:
         """Reserve the addresses. Raises RegionRefused if there is no room for them."""
         if self._version is not None and self._version.same_bytes(version):
@@ -126,7 +132,7 @@ class Canvas:
         length_bytes = self.check(version)
         if length_bytes:
             try:
-                self._region = Region(version, self._start, length_bytes)
+                self._region = _reserved(version, self._start, length_bytes)
             except (OSError, OverflowError) as error:
                 raise RegionRefused(
                     f"{self._name}: no room for a Region of {length_bytes} bytes ({error}): raise"
@@ -163,21 +169,21 @@ class Canvas:
             raise self._refused(error) from error
         return addresses.writable(address, length_bytes)
 
-    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> memoryview | None:
+    def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:
         address = self._place(start, length_bytes)
         last = start + length_bytes == self._start + self._length_bytes
         if (address | offset) % PAGE_BYTES or (length_bytes % PAGE_BYTES and not last):
             return None
         try:
             addresses.lay(address, length_bytes, file, offset)
-            addresses.bring_in(address, length_bytes)
+            was_read = addresses.bring_in(address, length_bytes)
         except OSError as error:
             if error.errno in _OLD_KERNEL:
                 return None
             if error.errno == errno.ENOMEM:
                 raise self._refused(error) from error
             raise
-        return addresses.writable(address, length_bytes).toreadonly()
+        return Laid(addresses.writable(address, length_bytes).toreadonly(), was_read)
 
     def finish(self) -> Region | EmptyRegion:
         """The Region, once the read is over."""
@@ -206,6 +212,23 @@ class Canvas:
             f"{self._name}: no more room to map ({error.strerror}): raise vm.max_map_count"
             " (sysctl), or map a part: map(uri, start, end)"
         )
+
+
+def _reserved(version: ObjectVersion, start: int, length_bytes: int) -> Region:
+    """A Region where huge pages of block files can be shown as such: as far from a border of theirs
+    as `start` is. A kernel puts new mappings under those that are there, so the end of a first try
+    is occupied by so much that a second one slides to the right place. If it does not (new kernels
+    insist on a place for lengths of whole huge pages), mapping is slower, and nothing else.
+    """
+    region = Region(version, start, length_bytes)
+    address = addresses.address_of(region)
+    excess_bytes = (address - start) % HUGE_BYTES
+    if length_bytes < HUGE_BYTES or excess_bytes % PAGE_BYTES or not excess_bytes:
+        return region
+    end = address + -(-length_bytes // PAGE_BYTES) * PAGE_BYTES
+    region.close()
+    with addresses.occupied(end - excess_bytes, excess_bytes):
+        return Region(version, start, length_bytes)
 
 
 def _described(version: ObjectVersion, start: int, size: int | str) -> str:

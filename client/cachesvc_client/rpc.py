@@ -78,6 +78,10 @@ class Rpc:
     def address_of(self, member: Member) -> str:
         return member.grpc_address
 
+    def passes(self, _: Member) -> bool:
+        """gRPC passes no files."""
+        return False
+
     def ask(
         self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
     ) -> Reply:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from cachesvc.core.errors import NotCacheable, ObjectChanged, RangeError
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
+from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc.wire.codec import END_OF_OBJECT
 from cachesvc_client.config import ClientConfig
@@ -32,7 +33,10 @@ MAX_COVER_BYTES = 1 << 30
 
 
 class Script:
-    """The read logic of one client: what its reads share. Any thread may run its generators."""
+    """The read logic of one client: what its reads share. Any thread may run its generators.
+
+    passes: whether a member is on this host and passes files.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,13 @@ class Script:
         versions: VersionCache,
         config: ClientConfig,
         clock: Callable[[], float],
+        passes: Callable[[Member], bool] = lambda _: False,
     ) -> None:
         self.router = router
         self.versions = versions
         self.config = config
         self.clock = clock
+        self.passes = passes
 
     def stat(self, name: ObjectName, max_age_s: float | None = None) -> Steps[ObjectVersion]:
         """The current version of an object, believed for no longer than its keeper allows.

@@ -54,6 +54,8 @@ class Room:
     into: the caller's buffer, for exactly one span that fits into it; None makes new bytes.
     """
 
+    in_place = False
+
     def __init__(self, wanted: Sequence[Span], into: memoryview | None = None) -> None:
         self._spans = wanted
         self._starts = [start for start, _ in wanted]
@@ -89,7 +91,7 @@ class Room:
                 return view
         raise ProtocolError(f"bytes [{start}, {start + length_bytes}) were not asked for")
 
-    def lay(self, *_where: int) -> memoryview | None:
+    def lay(self, *_where: int) -> None:
         return None
 
     def result(self, start: int, end: int) -> bytes:

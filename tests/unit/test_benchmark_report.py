@@ -5,7 +5,14 @@ from __future__ import annotations
 import inspect
 
 from benchmarks import hot_big
-from benchmarks.catalog import LANE_RAW, MEMORY_COPY, NGINX_RAW
+from benchmarks.catalog import (
+    ARRAY,
+    LANE_RAW,
+    MEMORY_COPY,
+    NGINX_RAW,
+    REGION_AGAIN,
+    REGION_FIRST,
+)
 from benchmarks.harness import Figure
 from benchmarks.job import Job
 from benchmarks.marks import Found, Mark, all_marks
@@ -36,6 +43,26 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     found = mark(outcome([1.0, 4.0, 2.0], [2.0, 2.0, 2.0]))
     assert found.found == Figure(1.0, 0.5, 2.0)
     assert found.reached is True
+
+
+def test_a_mark_shows_the_other_ratios_beside_it() -> None:
+    made = Outcome("a note")
+    for case, first, again in (CASE, 1.0, 4.0), (hot_big.ADDED_UP, 2.0, 7.0):
+        made.add(case, REGION_FIRST, {"GB/s": first})
+        made.add(case, REGION_AGAIN, {"GB/s": again})
+        made.add(case, ARRAY, {"GB/s": 5.0})
+        made.add(case, NGINX_RAW, {"GB/s": 1.0})
+    made.add(hot_big.UNREAD, REGION_AGAIN, {"GB/s": 60.0})
+    made.add(hot_big.UNREAD, NGINX_RAW, {"GB/s": 1.5})
+    marks = all_marks(Found({"hot-big": made}, {}))
+    found = [one for one in marks if one.what.startswith("Region in place")]
+    assert [one.found.median for one in found if one.found] == [0.8, 40.0, 7.0]
+    assert [one.reached for one in found] == [True, True, False]
+    assert [one.remark for one in found] == [
+        "mapped first: 0.20 [0.20-0.20]",
+        "",
+        "mapped first: 2.00 [2.00-2.00]; array in place: 5.00 [5.00-5.00]",
+    ]
 
 
 def test_a_mark_that_is_missed_says_so() -> None:

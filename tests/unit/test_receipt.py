@@ -11,6 +11,7 @@ import pytest
 from cachesvc_client import passed
 from cachesvc_client.receipt import Receipt
 from cachesvc_client.target import Room
+from cachesvc_client.verified import Verified
 
 from cachesvc.core.blocks import cuts
 from cachesvc.core.errors import CorruptAnswer, ProtocolError
@@ -44,7 +45,7 @@ def accepted(path: Path, start: int, end: int, head: SegmentHead) -> bytes:
     file = os.open(path, os.O_RDONLY)
     try:
         for one in receipt.take_files(ReadHead((head,), VERSION, last=True), 0, 1):
-            right = passed.accept(one, file, room, PAGE, receipt.size_bytes)
+            right = passed.accept(one, file, room, PAGE, receipt.size_bytes, Verified())
             receipt.settle(one, right=right)
     finally:
         os.close(file)

@@ -116,6 +116,61 @@ say(len(os.listdir("/proc/self/fd")) <= limit)
         end(child)
 
 
+def test_a_process_with_little_address_space_is_told_so(shared: Host) -> None:
+    code = f"""
+import resource
+from cachesvc_client import RegionRefused, limits
+cache.read({URI!r}, 0, 1 << 20)
+taken = limits._taken_bytes()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (40 << 20), resource.RLIM_INFINITY))
+for check in limits.check, lambda *_: None:
+    limits.check = check
+    try:
+        cache.map({URI!r})
+    except RegionRefused as error:
+        say(error)
+with cache.map({URI!r}, 0, 8 << 20) as part:
+    say(len(part))
+"""
+    child = shared.python(code)
+    try:
+        assert re.search(r"does not fit .*RLIMIT_AS.*ulimit -v.*map\(uri, start", line(child))
+        assert re.search(r"no room for a Region .*ulimit -v", line(child))
+        assert line(child) == str(8 * MIB)
+    finally:
+        end(child)
+
+
+def test_a_process_with_too_many_mappings_is_told_so(shared: Host) -> None:
+    code = f"""
+import mmap
+from cachesvc_client import RegionRefused
+cache.map({URI!r}).close()
+kept = []
+try:
+    while True:  # neighbours of different access are not joined
+        access = mmap.PROT_READ if len(kept) % 2 else mmap.PROT_READ | mmap.PROT_WRITE
+        kept.append(mmap.mmap(-1, 4096, prot=access))
+except OSError:
+    del kept[-5:]
+try:
+    cache.map({URI!r})
+except RegionRefused as error:
+    kept.clear()
+    say(error)
+say(len(cache.map({URI!r})))
+"""
+    most = int(Path("/proc/sys/vm/max_map_count").read_text())
+    if most > 1 << 17:
+        pytest.skip(f"a process may have {most} mappings here")
+    child = shared.python(code)
+    try:
+        assert re.search(r"no more room to map .*vm.max_map_count .*map\(uri, start", line(child))
+        assert line(child) == str(len(DATA))
+    finally:
+        end(child)
+
+
 def test_a_forked_child_reads_on(shared: Host) -> None:
     code = f"""
 import os

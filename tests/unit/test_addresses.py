@@ -1,0 +1,53 @@
+"""Where a Region lies, and that nothing else is touched on the way there."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import pytest
+from cachesvc_client import addresses
+from cachesvc_client.addresses import HUGE_BYTES, PAGE_BYTES
+from cachesvc_client.region import Canvas, Region
+
+from tests.support import NAME, version_of
+
+SIZE = 16 * HUGE_BYTES + 100
+
+
+def reserved(start: int, end: int) -> Region:
+    canvas = Canvas(NAME, start, end, 8 << 20)
+    canvas.begin(version_of(bytes(SIZE)))
+    region = canvas.finish()
+    assert isinstance(region, Region)
+    return region
+
+
+@pytest.mark.parametrize("start", [0, PAGE_BYTES, HUGE_BYTES, HUGE_BYTES + 5 * PAGE_BYTES])
+@pytest.mark.parametrize("end", [8 * HUGE_BYTES, 8 * HUGE_BYTES + 9 * PAGE_BYTES, SIZE, SIZE - 1])
+def test_a_large_region_lies_as_huge_pages_of_its_object_do(start: int, end: int) -> None:
+    if start % HUGE_BYTES and -(-(end - start) // PAGE_BYTES) * PAGE_BYTES % HUGE_BYTES == 0:
+        pytest.skip("new kernels put mappings of whole huge pages on their borders")
+    before = Path("/proc/self/maps").read_text().count("\n")
+    kept = []
+    for _ in range(3):
+        kept.append(reserved(start, end))
+        assert len(kept[-1]) == end - start
+        assert (addresses.address_of(kept[-1]) - start) % HUGE_BYTES == 0
+    for region in kept:
+        region.close()
+    assert Path("/proc/self/maps").read_text().count("\n") <= before + 2
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 5), (0, HUGE_BYTES - 1), (3, SIZE)])
+def test_any_other_region_lies_anywhere(start: int, end: int) -> None:
+    with reserved(start, end) as region:
+        assert len(region) == end - start
+
+
+def test_what_is_taken_already_is_not_occupied() -> None:
+    with mmap.mmap(-1, PAGE_BYTES) as memory:
+        memory[:4] = b"here"
+        with addresses.occupied(addresses.address_of(memory), PAGE_BYTES):
+            assert memory[:4] == b"here"
+        assert memory[:4] == b"here"
