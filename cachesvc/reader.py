@@ -34,6 +34,7 @@ from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import BypassStream, Origin
 from cachesvc.pins import Pin
+from cachesvc.small import SmallReads
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 
@@ -79,6 +80,7 @@ class Reader:
         self._store = store
         self._coalescer = coalescer
         self._aside = aside
+        self.small = SmallReads(store, geometry, self._checked_page, self._count)
         self._results = {
             result: metrics.requests.labels("read", result)
             for result in ("hit", "filled", "joined", "bypass", "error")
