@@ -123,10 +123,10 @@ class SmallReads:
         try:
             data = self._checked_page(pin, page) if pin.present >> page & 1 else None
             file = pin.held.file
+            if data is None or not self._store.touch(block.id, file):
+                return None
         finally:
             pin.close()
-        if data is None or not self._store.touch(block.id, file):
-            return None
         first = start % page_bytes
         body = data[first : first + end - start]
         before, after = lone.answer_around(known.beginning, start, len(body), 8, epoch)
