@@ -23,7 +23,8 @@ BUDGET = 1000
 ROOT = Path(__file__).parents[2]
 MUST_OCCUR = (
     "read", "stat", "cancelled", "crash", "silence", "hung up", "node not reached",
-    "from disk", "from joined", "from origin", "from bypass", "sent from a file", "done aside", "small hot reads",
+    "from disk", "from joined", "from origin", "from bypass", "sent from a file", "done aside",
+    "small hot reads",
     "asked the origin", "origin failed", "torn write", "disk EIO", "disk ENOSPC", "disk EMFILE",
     "spoiled: data", "spoiled: trailer", "spoiled: swapped", "spoiled: truncated",
     "CorruptAnswer at a client", "failed with ObjectNotFound", "failed with RangeError",

@@ -11,6 +11,7 @@ from cachesvc.lane_answer import hit_items
 from cachesvc.small import _ENTRY_BYTES, SmallReads
 from cachesvc.wire import codec
 from cachesvc.wire.frame import Kind, encode
+from cachesvc.wire.v1 import cache_pb2
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
 from tests.unit.reader.sample import DATA, END, RANGES, expected, fill
 
@@ -92,7 +93,7 @@ def test_it_counts_as_a_hit_each_time() -> None:
             (device,) = rig.store.devices
             slot = device.index.get(blocks_of(version)[0].id)
             touched: list[int] = []
-            device.index.touch = touched.append  # type: ignore[method-assign]
+            device.index.touch = touched.append  # type: ignore[assignment,method-assign]
             assert small(rig, version, (5, 55)) is not None
             assert small(rig, version, (6, 56)) is not None
             assert touched == [slot, slot]
@@ -170,7 +171,7 @@ def test_the_epoch_told_is_the_present_one() -> None:
             for answer, epoch in zip(answers, (1, 2, 0, 2), strict=True):
                 assert answer is not None
                 header = answer[16 : 16 + int.from_bytes(answer[4:8], "big")]
-                message = codec.cache_pb2.ReadHeader.FromString(header)
+                message = cache_pb2.ReadHeader.FromString(header)
                 assert message.epoch == epoch
 
     run(body)
