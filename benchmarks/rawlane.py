@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 
-from cachesvc.core.request import ReadRequest, StatRequest
+from cachesvc.core.request import StatRequest
 from cachesvc.core.types import ObjectName, ObjectVersion
-from cachesvc.wire import codec
-from cachesvc.wire.frame import PREFIX_BYTES, PROTOCOL_VERSION, Kind, encode, parse_prefix
+from cachesvc.wire import codec, lone
+from cachesvc.wire.frame import (
+    MAX_HEADER_BYTES,
+    PREFIX_BYTES,
+    PROTOCOL_VERSION,
+    Kind,
+    encode,
+    parse_prefix,
+)
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
+
+_FIRST_BYTES = 16 << 10  # received at once at the beginning of an answer, of either server
+_identity = lru_cache(4096)(lone.identity_of)
 
 
 def receive_exactly(sock: socket.socket, view: memoryview) -> None:
@@ -26,37 +37,56 @@ class RawLane:
     def __init__(self, address: tuple[str, int]) -> None:
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._room = memoryview(bytearray(PREFIX_BYTES + MAX_HEADER_BYTES))
+        self._filled = 0
         hello = cluster_pb2.HelloRequest(protocol_version=PROTOCOL_VERSION)
         self.sock.sendall(encode(Kind.HELLO, hello.SerializeToString()))
-        self._head(bytearray(PREFIX_BYTES))
+        self._frame(memoryview(bytearray()))
 
-    def _head(self, room: bytearray) -> tuple[Kind, bytes, int]:
-        receive_exactly(self.sock, memoryview(room))
+    def _frame(self, view: memoryview) -> tuple[Kind, bytes, int]:
+        """Kind, header and size of the next frame's body, which is received into the view. The
+        first receive takes what has come, as that of RawHttp does.
+        """
+        room, self._filled, filled = self._room, 0, self._filled
+        while filled < PREFIX_BYTES:
+            filled += self._some(room[filled:_FIRST_BYTES])
         prefix = parse_prefix(room)
-        header = bytearray(prefix.header_bytes)
-        receive_exactly(self.sock, memoryview(header))
-        return prefix.kind, bytes(header), prefix.body_bytes
+        end = PREFIX_BYTES + prefix.header_bytes
+        while filled < end:
+            filled += self._some(room[filled:end])
+        early = min(filled - end, prefix.body_bytes)
+        view[:early] = room[end : end + early]
+        receive_exactly(self.sock, view[early : prefix.body_bytes])
+        header = bytes(room[PREFIX_BYTES:end])
+        if filled > end + early:  # the beginning of the next frame
+            self._filled = filled - end - early
+            room[: self._filled] = bytes(room[end + early : filled])
+        return prefix.kind, header, prefix.body_bytes
+
+    def _some(self, view: memoryview) -> int:
+        count = self.sock.recv_into(view)
+        if count == 0:
+            raise ConnectionError("the node hung up")
+        return count
 
     def stat(self, name: ObjectName) -> ObjectVersion:
         self.sock.sendall(encode(Kind.STAT, codec.pack_stat(StatRequest(name))))
         kind = Kind.READ_ANSWER
         while kind is Kind.READ_ANSWER:  # `pending`, while the origin is asked
-            kind, header, _ = self._head(bytearray(PREFIX_BYTES))
+            kind, header, _ = self._frame(memoryview(bytearray()))
         answer = codec.unpack_stat_answer(name, codec.parse(cache_pb2.StatAnswer, header))
         assert answer.version is not None
         return answer.version
 
     def read_into(self, version: ObjectVersion, start: int, view: memoryview) -> None:
         """The bytes from `start` on, as many as the view has room for."""
-        request = ReadRequest(version.name, ((start, start + len(view)),), version)
-        self.sock.sendall(encode(Kind.READ, codec.pack_read(request, 0)))
-        room = bytearray(PREFIX_BYTES)
+        self.sock.sendall(lone.pack_read(_identity(version), start, start + len(view), 0))
         while True:
-            _, header, body_bytes = self._head(room)
-            head = codec.unpack_read_head(version.name, codec.parse(cache_pb2.ReadHeader, header))
-            receive_exactly(self.sock, view[:body_bytes])
+            _, raw, body_bytes = self._frame(view)
             view = view[body_bytes:]
-            if head.last:
+            header = cache_pb2.ReadHeader.FromString(raw)
+            codec.raise_error(header.error)
+            if header.last:
                 return
 
     def close(self) -> None:
@@ -74,7 +104,7 @@ class RawHttp:
         end = start + len(view) - 1
         request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nRange: bytes={start}-{end}\r\n\r\n"
         self.sock.sendall(request.encode())
-        head = bytearray(16 << 10)
+        head = bytearray(_FIRST_BYTES)
         filled = 0
         while (border := head.find(b"\r\n\r\n", 0, filled)) < 0:
             count = self.sock.recv_into(memoryview(head)[filled:])

@@ -16,25 +16,32 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
 
-from cachesvc.answer import Answer, Segment, take
+from cachesvc.answer import Answer, take
 from cachesvc.core.errors import CacheError, InternalError, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.types import ObjectVersion
+from cachesvc.lane_answer import (
+    error_frame,
+    head_of,
+    hit_items,
+    joined,
+    read_frame,
+    stat_error_frame,
+)
 from cachesvc.lane_thread import STALL_S, Connection, Done, Item, LaneThread
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
-from cachesvc.passing import MAX_DESCRIPTOR_COUNT, Files, PassedPart
+from cachesvc.passing import Files
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
 from cachesvc.unix import Door
 from cachesvc.wire import codec
-from cachesvc.wire.codec import ReadHead, SegmentHead
+from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 
@@ -42,8 +49,6 @@ THREADS = 4
 MAX_CONNECTION_COUNT = 10_000
 PENDING_INTERVAL_S = 0.5
 DRAIN_POLL_S = 0.02
-_JOIN_BYTES = 128 << 10  # parts up to here are sent together with their header
-_HEADER_BUDGET_BYTES = 48 << 10  # of checksums in one frame's header
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +145,7 @@ class LaneServer:
             welcome = self._cluster.welcome(codec.parse(cluster_pb2.HelloRequest, header))
             connection.greeted = True
             self._hellos.inc()
-            self._reply(connection, encode(Kind.WELCOME, welcome.SerializeToString()))
+            self.reply(connection, encode(Kind.WELCOME, welcome.SerializeToString()))
         elif not connection.greeted:
             raise ProtocolError(f"{kind.name} before Hello: say who you are first")
         elif kind is Kind.READ:
@@ -150,11 +155,15 @@ class LaneServer:
         else:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
+    def at_once(self, request: bytes) -> bytes | None:
+        """The whole answer, if this is the whole frame of a small hot read; else None."""
+        return None if self._draining else self._reader.small.answer(request, self._cluster.epoch)
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         log.info("connection refused", why=str(error))
         self._refusals.inc()
         if connection.greeted:
-            frame = _error_frame(error)
+            frame = error_frame(error)
         else:
             welcome = cluster_pb2.Welcome(error=codec.error_message(error))
             frame = encode(Kind.WELCOME, welcome.SerializeToString())
@@ -174,7 +183,7 @@ class LaneServer:
         try:
             request = codec.unpack_stat(codec.parse(cache_pb2.StatRequest, header))
         except CacheError as error:
-            self._reply(connection, _stat_error_frame(error))
+            self.reply(connection, stat_error_frame(error))
             return
         self._hop(connection, lambda: self._answer_stat(connection, request))
 
@@ -184,12 +193,12 @@ class LaneServer:
             request = codec.unpack_read(message, passing=connection.local)
             answer = self._reader.hit(request)
         except CacheError as error:
-            self._reply(connection, _error_frame(error))
+            self.reply(connection, error_frame(error))
             return
         if answer is None:
             self._hop(connection, lambda: self._answer_read(connection, request))
             return
-        items = _joined(self._hit_items(answer))
+        items = hit_items(answer, self._cluster.epoch)
 
         def left(_error: BaseException | None) -> None:
             answer.close()
@@ -197,24 +206,9 @@ class LaneServer:
 
         connection.thread.send(connection, items, left)
 
-    def _hit_items(self, answer: Answer) -> Iterator[Item]:
-        """The frames of a hit: one, unless its checksums overflow a header."""
-        groups = list(_groups(answer.segments))
-        for number, group in enumerate(groups):
-            files = Files()
-            head = ReadHead(
-                tuple(_head_of(segment, files) for segment in group),
-                answer.version if number == 0 else None,
-                answer.fresh_for_s,
-                last=number == len(groups) - 1,
-                epoch=self._cluster.epoch,
-            )
-            yield _read_frame(head, files)
-            for segment in group:
-                yield from segment.parts
-
-    def _reply(self, connection: Connection, frame: bytes) -> None:
-        connection.thread.send(connection, [memoryview(frame)], lambda _: self._free(connection))
+    def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
+        """Send all of the answer, or what is left of it; then the next request has its turn."""
+        connection.thread.send(connection, [memoryview(answer)], lambda _: self._free(connection))
 
     def _free(self, connection: Connection) -> None:
         """The request is answered: on to the next, if it is here already."""
@@ -257,7 +251,7 @@ class LaneServer:
             )
             frame = encode(Kind.STAT_ANSWER, message.SerializeToString())
         except Exception as error:
-            frame = _stat_error_frame(_explained(error))
+            frame = stat_error_frame(_explained(error))
         await self._send(connection, [memoryview(frame)])
 
     async def _answer_read(self, connection: Connection, request: ReadRequest) -> None:
@@ -269,7 +263,7 @@ class LaneServer:
         except _Gone:
             return
         except Exception as error:
-            await self._send(connection, [memoryview(_error_frame(_explained(error)))])
+            await self._send(connection, [memoryview(error_frame(_explained(error)))])
         finally:
             if answer is not None:
                 await answer.aclose()
@@ -281,19 +275,19 @@ class LaneServer:
                 segment = await take(answer)
             files = Files()
             head = ReadHead(
-                () if segment is None else (_head_of(segment, files),),
+                () if segment is None else (head_of(segment, files),),
                 version,
                 answer.fresh_for_s,
                 last=segment is None,
                 epoch=self._cluster.epoch,
             )
             version = None
-            frame = _read_frame(head, files)
+            frame = read_frame(head, files)
             if segment is None:
                 await self._send(connection, [frame])
                 return
             try:
-                await self._send(connection, _joined([frame, *segment.parts]))
+                await self._send(connection, joined([frame, *segment.parts]))
             finally:
                 segment.close()
 
@@ -302,7 +296,7 @@ class LaneServer:
         while True:
             await asyncio.sleep(PENDING_INTERVAL_S / 2)
             now = self._loop.time()
-            frame = _read_frame(ReadHead(pending=True, epoch=self._cluster.epoch), Files())
+            frame = read_frame(ReadHead(pending=True, epoch=self._cluster.epoch), Files())
             for connection, since in self._waiting.items():
                 if now - since >= PENDING_INTERVAL_S:
                     self._waiting[connection] = now
@@ -344,57 +338,3 @@ def _explained(error: Exception) -> CacheError:
         return error
     log.exception("a request broke")
     return InternalError(f"a defect ({type(error).__name__}); the node's log has more")
-
-
-def _head_of(segment: Segment, files: Files) -> SegmentHead:
-    head = SegmentHead(segment.start, segment.length_bytes, segment.source, segment.checksums)
-    if segment.file_offset is None:
-        return head
-    assert segment.pin is not None, "a file is passed while it is pinned"
-    return replace(head, descriptor=files.number(segment.pin), file_offset=segment.file_offset)
-
-
-def _read_frame(head: ReadHead, files: Files) -> Item:
-    header = codec.pack_read_head(head).SerializeToString()
-    frame = memoryview(encode(Kind.READ_ANSWER, header, head.body_bytes))
-    return PassedPart(frame, files.pins) if files.pins else frame
-
-
-def _error_frame(error: CacheError) -> bytes:
-    return encode(Kind.READ_ANSWER, codec.pack_error_head(error).SerializeToString())
-
-
-def _stat_error_frame(error: CacheError) -> bytes:
-    message = cache_pb2.StatAnswer(error=codec.error_message(error))
-    return encode(Kind.STAT_ANSWER, message.SerializeToString())
-
-
-def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Segments whose descriptions fit one header; one empty group for an empty answer."""
-    group: list[Segment] = []
-    budget = 0
-    for segment in segments:
-        need = len(segment.checksums) + 64
-        full = segment.file_offset is not None and len(group) == MAX_DESCRIPTOR_COUNT
-        if group and (full or budget + need > _HEADER_BUDGET_BYTES):
-            yield group
-            group, budget = [], 0
-        group.append(segment)
-        budget += need
-    yield group
-
-
-def _joined(items: Sequence[Item] | Iterator[Item]) -> list[Item]:
-    """Small neighbours in memory become one: one send for a small answer."""
-    joined: list[Item] = []
-    pending: list[memoryview] = []
-    for item in [*items, None]:
-        if isinstance(item, memoryview) and len(item) <= _JOIN_BYTES:
-            pending.append(item)
-            continue
-        if pending:
-            joined.append(memoryview(b"".join(pending)) if len(pending) > 1 else pending[0])
-            pending = []
-        if item is not None:
-            joined.append(item)
-    return joined

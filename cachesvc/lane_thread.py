@@ -61,6 +61,14 @@ class Handler(Protocol):
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """A whole request. CacheError: the connection is beyond use."""
 
+    def at_once(self, request: bytes) -> bytes | None:
+        """The whole answer to what a greeted client sent, if it is one whole request that can be
+        answered by one send; else None, and it is served.
+        """
+
+    def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
+        """Send the rest of such an answer, then be ready for the next request."""
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         """Say why, then hang up."""
 
@@ -96,6 +104,11 @@ class Connection:
         self.outgoing: deque[_Outgoing] = deque()
         self.mask = select.EPOLLIN
         self.moved_at = time.monotonic()
+
+    @property
+    def at_rest(self) -> bool:
+        """Greeted, and nothing is on its way in either direction."""
+        return self.greeted and not self.busy and not self.outgoing and self.decoder.empty
 
 
 class LaneThread(Thread):
@@ -258,6 +271,9 @@ class LaneThread(Thread):
         if not data:
             self.close(connection)
             return
+        if connection.at_rest and (answer := self._handler.at_once(data)) is not None:
+            self._send_at_once(connection, answer)
+            return
         connection.decoder.feed(data)
         self.advance(connection)
 
@@ -300,6 +316,19 @@ class LaneThread(Thread):
         if len(connection.outgoing) == 1:
             connection.moved_at = time.monotonic()
             self._flush(connection)
+
+    def _send_at_once(self, connection: Connection, answer: bytes) -> None:
+        """One send, without a queue, as long as the socket takes it."""
+        try:
+            sent = connection.sock.send(answer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close(connection)
+            return
+        if sent < len(answer):
+            connection.busy = True
+            self._handler.reply(connection, memoryview(answer)[sent:])
 
     def _flush(self, connection: Connection) -> None:
         while connection.outgoing:

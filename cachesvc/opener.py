@@ -70,6 +70,16 @@ class Opener:
                 return opened.trailer.present
             return None if stock.recovering or stock.home(block_id) is not None else 0
 
+    def touch(self, block_id: bytes, file: BlockFile) -> bool:
+        """Tell the eviction policy of a hit, if this is the file that is open for the block."""
+        with self._stock.lock:
+            opened = self._open_blocks.get(block_id)
+            if opened is None or opened.file is not file:
+                return False
+            opened.device.touch(block_id)
+            self._open_blocks.used(block_id)
+            return True
+
     def _pin_open(self, block_id: bytes, hit: bool) -> Pin | None:
         """Under the lock: a pin on a file that is open already."""
         opened = self._open_blocks.get(block_id)

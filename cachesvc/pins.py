@@ -134,6 +134,11 @@ class OpenBlocks:
         self._idle.pop(opened.trailer.block.id, None)
         return Pin(self, opened)
 
+    def used(self, block_id: bytes) -> None:
+        """Somebody without a pin had use for an open file: if idle, it is closed last."""
+        if block_id in self._idle:
+            self._idle.move_to_end(block_id)
+
     def share(self, opened: OpenBlock) -> Pin:
         """Put a freshly opened file into the table; the first pin on it."""
         block_id = opened.trailer.block.id

@@ -38,6 +38,7 @@ from cachesvc.metrics import READ_RESULTS, Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.pins import Pin
 from cachesvc.prober import Prober
+from cachesvc.small import SmallReads
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 
@@ -84,6 +85,7 @@ class Reader:
         self._store = store
         self._coalescer = coalescer
         self._aside = aside
+        self.small = SmallReads(store, geometry, self._checked_page, self._count)
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.types import ObjectName
 from cachesvc.device import Device
-from cachesvc.disk.base import Disk
+from cachesvc.disk.base import BlockFile, Disk
 from cachesvc.metrics import Metrics
 from cachesvc.opener import Opener
 from cachesvc.pins import MAX_IDLE_OPEN_COUNT, OpenBlocks, Pin
@@ -85,6 +85,12 @@ class Store:
     def hold(self, block: BlockRef) -> Pin | None:
         """Like `pin`, for one who reads what was just filled: the eviction policy is not told."""
         return self._opener.pin(block.id, hit=False)
+
+    def touch(self, block_id: bytes, file: BlockFile) -> bool:
+        """Tell the eviction policy of a hit on a block whose pin had this file; whether the file is
+        still the one that is open for the block.
+        """
+        return self._opener.touch(block_id, file)
 
     def present(self, block: BlockRef) -> int:
         """A look, of which nobody is told: the bitmap of the block's pages that are here. Opens

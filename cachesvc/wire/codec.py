@@ -17,6 +17,7 @@ from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, Source
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
+from cachesvc.wire.varint import pack_varint, read_varint
 
 M = TypeVar("M", bound=Message)
 
@@ -316,8 +317,8 @@ _HEADER_TAG, _DATA_TAG = b"\x0a", b"\x12"
 
 def pack_chunk_prefix(header: bytes, data_bytes: int) -> bytes:
     """What stands before the data in the wire form of a ReadChunk."""
-    prefix = _HEADER_TAG + _varint(len(header)) + header
-    return prefix + _DATA_TAG + _varint(data_bytes) if data_bytes else prefix
+    prefix = _HEADER_TAG + pack_varint(len(header)) + header
+    return prefix + _DATA_TAG + pack_varint(data_bytes) if data_bytes else prefix
 
 
 def split_chunk(raw: bytes) -> tuple[bytes, memoryview]:
@@ -331,7 +332,7 @@ def split_chunk(raw: bytes) -> tuple[bytes, memoryview]:
     position = 0
     while position < len(raw):
         tag, start = raw[position : position + 1], position + 1
-        length, start = _read_varint(raw, start)
+        length, start = read_varint(raw, start)
         if start + length > len(raw):
             raise errors.ProtocolError("a ReadChunk that was cut short")
         if tag == _HEADER_TAG:
@@ -342,28 +343,6 @@ def split_chunk(raw: bytes) -> tuple[bytes, memoryview]:
             raise errors.ProtocolError(f"a ReadChunk with an unknown field {tag!r}")
         position = start + length
     return header, data
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _read_varint(raw: bytes, position: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 64, 7):
-        if position >= len(raw):
-            raise errors.ProtocolError("a ReadChunk that was cut short")
-        byte = raw[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    raise errors.ProtocolError("a ReadChunk with an endless number")
 
 
 def pack_error_head(error: BaseException) -> cache_pb2.ReadHeader:

@@ -13,8 +13,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from cachesvc import names
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
@@ -25,6 +24,9 @@ from cachesvc_client.config import ClientConfig, is_local, socket_path, split_ad
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
 from cachesvc_client.pace import TOO_SLOW, Pace
 
+SMALL_BYTES = 16 << 10  # of a body that is received together with what stands before it
+_SMALL_HEAD_BYTES = PREFIX_BYTES + 512  # of such a frame: an ETag has 256 bytes at most
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _TIMEVAL = struct.Struct("@ll")
 _FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
 
@@ -39,6 +41,26 @@ class NotReached(NodeUnavailable):
 
 class ShortOfFiles(ProtocolError):
     """This process may not open as many files as were passed to it."""
+
+
+class _Patience:
+    """What fails while an answer is awaited, as what it says of the node."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        if isinstance(error, BlockingIOError):
+            raise NodeUnavailable(f"node {self._address} is silent") from error
+        if isinstance(error, OSError):
+            raise HungUp(f"node {self._address} hung up: {error}") from error
 
 
 class Connection:
@@ -62,6 +84,9 @@ class Connection:
         self.heard = False
         self.clean = True
         self._silence_s = config.hello_timeout_ms / 1000
+        self._patient = _Patience(address)
+        self._room = memoryview(bytearray(SMALL_BYTES + _SMALL_HEAD_BYTES))
+        self._early = b""
         self._sock = self._connected(address, config)
         try:
             self._limit(config.hello_timeout_ms)
@@ -81,10 +106,14 @@ class Connection:
 
     def send(self, kind: Kind, header: bytes) -> None:
         """Send a request."""
+        self.send_frame(encode(kind, header))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a request that is a frame already."""
         self.heard = self.clean = False
         self.pace = Pace(self._silence_s)
         try:
-            self._sock.sendall(encode(kind, header))
+            self._sock.sendall(frame)
         except BlockingIOError as error:
             raise NodeUnavailable(f"node {self.address} takes no request") from error
         except OSError as error:
@@ -102,8 +131,28 @@ class Connection:
             ) from error
         return prefix, self._receive(prefix.header_bytes)
 
+    def small_frame(self, prefix: bytes, count_bytes: int) -> memoryview:
+        """The next frame, prefix and body too, if it has this prefix and so `count_bytes` in all;
+        else what has come of it. The caller gives it back by `unread`, or has read it.
+        """
+        room = self._room[:count_bytes]
+        asked_s = time.monotonic()
+        with self._patience():
+            count = self._sock.recv_into(room)
+        self._hear(count, asked_s)
+        if count < count_bytes and room[:PREFIX_BYTES] == prefix and count >= PREFIX_BYTES:
+            self.fill(room[count:])
+            return room
+        return room[:count]
+
+    def unread(self, data: memoryview) -> None:
+        """Give back what was received last: it comes again."""
+        self._early = bytes(data)
+
     def fill(self, view: memoryview) -> None:
         """Receive exactly as many bytes as the view has."""
+        if self._early:
+            view = self._from_early(view)
         while view:
             asked_s = time.monotonic()
             with self._patience():
@@ -120,8 +169,10 @@ class Connection:
 
     def idle(self) -> bool:
         """Whether nothing has happened on the connection, as it should be between two requests."""
+        if self._early:
+            return False
         try:
-            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._sock.recv(1, _PEEK)
         except BlockingIOError:
             return True
         except OSError:
@@ -147,9 +198,16 @@ class Connection:
         self.fill(memoryview(data))
         return bytes(data)
 
+    def _from_early(self, view: memoryview) -> memoryview:
+        """Fill the view as far as what was given back lasts; the rest of the view."""
+        early = self._early[: len(view)]
+        self._early = self._early[len(early) :]
+        view[: len(early)] = early
+        return view[len(early) :]
+
     def _receive_with_files(self, count_bytes: int) -> bytes:
         """The beginning of a frame: descriptors travel with its first byte."""
-        data = b""
+        data, self._early = self._early[:count_bytes], self._early[count_bytes:]
         while len(data) < count_bytes:
             asked_s = time.monotonic()
             with self._patience():
@@ -170,14 +228,8 @@ class Connection:
                 self.keep_pace()
         return data
 
-    @contextmanager
-    def _patience(self) -> Iterator[None]:
-        try:
-            yield
-        except BlockingIOError as error:
-            raise NodeUnavailable(f"node {self.address} is silent") from error
-        except OSError as error:
-            raise HungUp(f"node {self.address} hung up: {error}") from error
+    def _patience(self) -> _Patience:
+        return self._patient
 
     def _hear(self, count_bytes: int, asked_s: float) -> None:
         if count_bytes == 0:

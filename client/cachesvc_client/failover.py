@@ -153,6 +153,13 @@ class Failover:
     ) -> Steps[None]:
         """Read disjoint spans, within the object, of a version with a strong ETag."""
         geometry = self._router.geometry
+        if len(spans) == 1:
+            (start, end), index = spans[0], spans[0][0] // geometry.block_bytes
+            if end <= (index + 1) * geometry.block_bytes:
+                member = self._next(index, frozenset())
+                lone = Group(member, self._router.epoch, [(index, start, end)], end - start)
+                yield from self._group(version, lone, target, frozenset())
+                return
         pieces = [
             (one.block.index, one.object_start, one.object_start + one.length_bytes)
             for start, end in spans

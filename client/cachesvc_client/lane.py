@@ -27,7 +27,7 @@ from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind
 from cachesvc.wire.v1 import cache_pb2
-from cachesvc_client import passed
+from cachesvc_client import passed, small
 from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFiles
 from cachesvc_client.effects import Reply, Target
@@ -90,7 +90,8 @@ class Lane:
         passing: bool = True,
     ) -> Reply:
         if passing and is_local(address) and isinstance(request, ReadRequest):
-            request = replace(request, descriptors=passed.worth(request))
+            worth = passed.worth(request)
+            request = replace(request, descriptors=True) if worth else request
         connection = self._take(address)
         if connection is not None:
             try:
@@ -161,8 +162,13 @@ class Lane:
     def _read(
         self, connection: Connection, request: ReadRequest, target: Target, epoch: int
     ) -> Reply:
-        connection.send(Kind.READ, codec.pack_read(request, epoch))
         page_bytes = connection.welcome.geometry.page_bytes
+        if small.fits(request, page_bytes):
+            reply = small.ask(connection, request, target, epoch)
+            if reply is not None:
+                return reply
+        else:
+            connection.send(Kind.READ, codec.pack_read(request, epoch))
         receipt = Receipt(request, target, page_bytes, f"node {connection.address}")
         wrong: list[tuple[int, int]] = []
         while True:

@@ -40,6 +40,12 @@ class Later:
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError
 
+    def at_once(self, request: bytes) -> bytes | None:
+        return None
+
+    def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
+        raise AssertionError
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         raise AssertionError(error)
 

@@ -23,6 +23,12 @@ class Nobody:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         raise AssertionError
 
+    def at_once(self, request: bytes) -> bytes | None:
+        raise AssertionError
+
+    def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
+        raise AssertionError
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         raise AssertionError
 

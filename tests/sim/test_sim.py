@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 MUST_OCCUR = (
     "read", "stat", "cancelled", "crash", "silence", "hung up", "node not reached",
     "from disk", "from joined", "from origin", "from bypass", "sent from a file", "done aside",
-    "probed", "asked the origin", "origin failed", "torn write", "disk EIO", "disk ENOSPC",
-    "disk EMFILE", "spoiled: data", "spoiled: trailer", "spoiled: swapped", "spoiled: truncated",
+    "probed", "small hot reads", "asked the origin", "origin failed", "torn write", "disk EIO",
+    "disk ENOSPC", "disk EMFILE", "spoiled: data", "spoiled: trailer", "spoiled: swapped",
+    "spoiled: truncated",
     "CorruptAnswer at a client", "failed with ObjectNotFound", "failed with RangeError",
     "failed with ObjectChanged", "failed with OriginError",
 )  # fmt: skip

@@ -28,6 +28,12 @@ class BrokenHandler:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         connection.thread.send(connection, [memoryview(header)], lambda _: None)
 
+    def at_once(self, request: bytes) -> bytes | None:
+        return None
+
+    def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
+        raise AssertionError("nothing is answered at once")
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         raise AssertionError(f"nothing was wrong: {error}")
 

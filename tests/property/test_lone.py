@@ -1,0 +1,128 @@
+"""Reads of one range by hand: byte for byte what protobuf packs and parses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cachesvc.core.errors import CacheError
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import MAX_OBJECT_BYTES, ObjectName, ObjectVersion, Source
+from cachesvc.wire import codec, lone
+from cachesvc.wire.codec import END_OF_OBJECT, ReadHead, SegmentHead
+from cachesvc.wire.frame import PREFIX_BYTES, Kind, encode
+from cachesvc.wire.v1 import cache_pb2
+
+texts = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
+names = st.builds(ObjectName, texts.map(lambda t: t[:60]), texts.map(lambda t: t[:200] * 2))
+sizes = st.integers(0, MAX_OBJECT_BYTES)
+epochs = st.integers(0, (1 << 64) - 1)
+versions = st.builds(
+    ObjectVersion,
+    names,
+    st.text(st.characters(min_codepoint=35, max_codepoint=126), min_size=1).map(
+        lambda t: f'"{t[:200]}"'
+    ),
+    sizes,
+    st.integers(-(1 << 40), 1 << 45),
+)
+ranges = st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
+offsets = st.integers(0, (1 << 63) - 1)
+requests = st.builds(
+    ReadRequest,
+    names,
+    st.lists(
+        st.tuples(st.integers(0, END_OF_OBJECT), st.one_of(st.none(), st.integers(0, 1 << 63))),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+    st.none(),
+    st.one_of(st.none(), st.floats(0, 1e6)),
+    st.booleans(),
+    st.just(False),
+    st.booleans(),
+)
+
+
+def frame_of(request: ReadRequest, epoch: int) -> bytes:
+    return encode(Kind.READ, codec.pack_read(request, epoch))
+
+
+@given(versions, ranges, epochs)
+def test_a_request_by_hand_is_the_one_of_the_codec(
+    version: ObjectVersion, wanted: tuple[int, int], epoch: int
+) -> None:
+    identity = lone.identity_of(version)
+    frame = lone.pack_read(identity, *wanted, epoch)
+    if wanted[1]:  # protobuf leaves out an end of 0, which asks for nothing
+        assert frame == frame_of(ReadRequest(version.name, (wanted,), version), epoch)
+        assert lone.split_read(frame) == (identity, *wanted)
+    assert lone.version_of(identity) == version
+
+
+@given(versions, requests, epochs, st.booleans())
+def test_whatever_the_codec_packs_is_split_alike_or_not_at_all(
+    version: ObjectVersion, request: ReadRequest, epoch: int, named: bool
+) -> None:
+    asked = ReadRequest(
+        version.name, request.ranges, version if named else None, request.max_age_s,
+        request.verify, False, request.descriptors,
+    )  # fmt: skip
+    frame = frame_of(asked, epoch)
+    found = lone.split_read(frame)
+    plain = asked == ReadRequest(version.name, asked.ranges, version)
+    if found is None:
+        (start, end), *more = asked.ranges
+        assert more or not plain or end is None or not end or max(start, end) >= 1 << 63
+    else:
+        assert plain
+        assert found == (lone.identity_of(version), *asked.ranges[0])
+
+
+@given(versions, ranges, epochs, st.data())
+@example(ObjectVersion(ObjectName("b", "k"), '"e"', 9), (0, 9), 1, None)
+def test_of_a_damaged_request_nothing_else_is_read_than_protobuf_reads(
+    version: ObjectVersion, wanted: tuple[int, int], epoch: int, data: st.DataObject | None
+) -> None:
+    frame = bytearray(lone.pack_read(lone.identity_of(version), *wanted, epoch))
+    for _ in range(data.draw(st.integers(0, 3)) if data else 0):
+        assert data is not None
+        place = data.draw(st.integers(0, len(frame) - 1))
+        match data.draw(st.sampled_from(("set", "cut", "put"))):
+            case "set":
+                frame[place] = data.draw(st.integers(0, 255))
+            case "cut":
+                del frame[place]
+            case "put":
+                frame.insert(place, data.draw(st.integers(0, 255)))
+    raw = bytes(frame)
+    found = lone.split_read(raw)
+    if found is None:
+        return
+    identity, start, end = found
+    assert raw[:PREFIX_BYTES] == encode(Kind.READ, raw[PREFIX_BYTES:])[:PREFIX_BYTES]
+    try:
+        parsed = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, raw[PREFIX_BYTES:]))
+    except CacheError as error:
+        with pytest.raises(type(error)):
+            lone.version_of(identity)
+        return
+    assert parsed == ReadRequest(parsed.name, ((start, end),), lone.version_of(identity))
+
+
+@given(versions, offsets, st.integers(1, 1 << 40), st.binary(max_size=160), epochs)
+def test_an_answer_by_hand_is_the_one_of_the_codec(
+    version: ObjectVersion, start: int, length_bytes: int, sums: bytes, epoch: int
+) -> None:
+    sums = sums or b"12345678"
+    head = ReadHead(
+        (SegmentHead(start, length_bytes, Source.DISK, sums),), version, last=True, epoch=epoch
+    )
+    before, after = lone.answer_around(
+        lone.answer_start(version), start, length_bytes, len(sums), epoch
+    )
+    packed = codec.pack_read_head(head).SerializeToString()
+    assert before + sums + after == encode(Kind.READ_ANSWER, packed)[: PREFIX_BYTES - 8] + (
+        length_bytes.to_bytes(8, "big") + packed
+    )

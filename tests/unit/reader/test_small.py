@@ -1,0 +1,202 @@
+"""Small hot reads: the answer that any other way gives, and never one that is no longer good."""
+
+from __future__ import annotations
+
+import pytest
+
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ObjectVersion
+from cachesvc.disk.memory import MemoryDisk
+from cachesvc.lane_answer import hit_items
+from cachesvc.small import _ENTRY_BYTES, SmallReads
+from cachesvc.wire import codec
+from cachesvc.wire.frame import Kind, encode
+from cachesvc.wire.v1 import cache_pb2
+from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
+from tests.unit.reader.sample import DATA, END, RANGES, expected, fill
+
+PAGE_BYTES = GEOMETRY.page_bytes
+EPOCH = 77
+
+
+def request_of(version: ObjectVersion | None, *ranges: tuple[int, int | None]) -> bytes:
+    return encode(Kind.READ, codec.pack_read(ReadRequest(NAME, ranges, version), EPOCH))
+
+
+def small(rig: Rig, version: ObjectVersion | None, *ranges: tuple[int, int | None]) -> bytes | None:
+    return rig.reader.small.answer(request_of(version, *ranges), EPOCH)
+
+
+def by_hit(rig: Rig, version: ObjectVersion, wanted: tuple[int, int | None]) -> bytes:
+    """The same answer as the lane sends it otherwise."""
+    answer = rig.reader.hit(ReadRequest(NAME, (wanted,), version))
+    assert answer is not None
+    try:
+        sent = hit_items(answer, EPOCH)
+        assert all(isinstance(item, memoryview) for item in sent)
+        return b"".join(bytes(item) for item in sent)  # type: ignore[arg-type]
+    finally:
+        answer.close()
+
+
+def test_a_small_read_is_answered_as_a_hit_is_byte_for_byte() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            wanted = [
+                (start, end) for start in range(0, 300, 7) for end in range(start + 1, 300, 9)
+            ]
+            wanted += [(END - 9, END), (END - 1, END), *((a, b) for a, b in RANGES if b)]
+            answered = 0
+            for start, end in wanted:
+                inside = 0 <= start < end <= END and start // PAGE_BYTES == (end - 1) // PAGE_BYTES
+                first = small(rig, version, (start, end))
+                assert (first is not None) == inside
+                if first is not None:
+                    answered += 1
+                    assert first == by_hit(rig, version, (start, end))
+                    assert small(rig, version, (start, end)) is first
+            assert answered > 300
+
+    run(body)
+
+
+def test_what_is_not_a_stored_range_of_a_named_version_goes_the_common_way() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            weak = ObjectVersion(NAME, 'W/"weak"', END)
+            other = ObjectVersion(NAME, '"other"', END)
+            assert small(rig, None, (0, 9)) is None
+            assert small(rig, version, (0, 9), (20, 30)) is None
+            assert small(rig, version, (0, None)) is None
+            assert small(rig, weak, (0, 9)) is None
+            assert small(rig, other, (0, 9)) is None
+            whole = request_of(version, (0, 9))
+            for cut in range(len(whole)):
+                assert rig.reader.small.answer(whole[:cut], EPOCH) is None
+            assert rig.reader.small.answer(whole + whole, EPOCH) is None
+            assert rig.count("requests_total", op="read", result="hit") == 0
+            assert rig.reader.small.answer(whole, EPOCH) is not None
+
+    run(body)
+
+
+def test_it_counts_as_a_hit_each_time() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            for times in range(1, 4):
+                assert small(rig, version, (5, 55)) is not None
+                assert rig.count("requests_total", op="read", result="hit") == times
+                assert rig.count("read_bytes_total", source="disk") == 50 * times
+            (device,) = rig.store.devices
+            slot = device.index.get(blocks_of(version)[0].id)
+            touched: list[int] = []
+            device.index.touch = touched.append  # type: ignore[assignment,method-assign]
+            assert small(rig, version, (5, 55)) is not None
+            assert small(rig, version, (6, 56)) is not None
+            assert touched == [slot, slot]
+
+    run(body)
+
+
+@pytest.mark.parametrize("why", ["dropped", "evicted", "its device failed", "its file was closed"])
+def test_what_was_kept_goes_with_the_open_file_of_its_block(why: str) -> None:
+    async def body() -> None:
+        async with open_rig(capacity_bytes=7 * FILE_BYTES) as rig:
+            version = await fill(rig)
+            assert small(rig, version, (5, 55)) is not None
+            block, stock = blocks_of(version)[0], rig.store._stock
+            (device,) = rig.store.devices
+            if why == "dropped":
+                pin = rig.store.hold(block)
+                assert pin is not None
+                rig.store.drop(pin, "page")
+                pin.close()
+            elif why == "evicted":
+                other = rig.origin.put(NAME, pattern(9 * GEOMETRY.block_bytes, seed=5))
+                rig.versions.forget(version)
+                await rig.read()
+                assert rig.count("evicted_bytes_total", reason="capacity") > 0
+                assert other != version
+            elif why == "its device failed":
+                stock.disk_error(device, OSError(5, "as told"))
+            else:
+                rig.store.open_blocks.max_idle_count = 0
+                last = rig.store.hold(blocks_of(version)[1])
+                assert last is not None
+                last.close()
+            before = rig.count("requests_total", op="read", result="hit")
+            again = small(rig, version, (5, 55))
+            if why == "its file was closed":
+                assert again == by_hit(rig, version, (5, 55))
+            else:
+                assert again is None
+                assert rig.count("requests_total", op="read", result="hit") == before
+
+    run(body)
+
+
+def test_bytes_that_rot_on_the_disk_are_found_by_who_looks_and_not_sent_by_who_does_not() -> None:
+    async def body() -> None:
+        disk = MemoryDisk()
+        async with open_rig(disks=[disk]) as rig:
+            version = await fill(rig)
+            kept = small(rig, version, (5, 55))
+            pin = rig.store.hold(blocks_of(version)[0])
+            assert pin is not None
+            pin.held.file.pwrite(b"\xff\x00\xff", 7)
+            pin.close()
+            assert small(rig, version, (5, 55)) == kept
+            assert kept is not None
+            assert kept.endswith(DATA[5:55])
+            assert small(rig, version, (5, 56)) is None
+            assert rig.count("corrupt_blocks_total", check="page") == 1
+            assert small(rig, version, (5, 55)) is None
+            assert await rig.read((5, 56)) == expected(5, 56)
+            assert small(rig, version, (5, 55)) == kept
+
+    run(body)
+
+
+def test_the_epoch_told_is_the_present_one() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            request = request_of(version, (5, 55))
+            answers = [rig.reader.small.answer(request, epoch) for epoch in (1, 2, 0, 2)]
+            assert answers[1] == answers[3]
+            assert len({*answers}) == 3
+            for answer, epoch in zip(answers, (1, 2, 0, 2), strict=True):
+                assert answer is not None
+                header = answer[16 : 16 + int.from_bytes(answer[4:8], "big")]
+                message = cache_pb2.ReadHeader.FromString(header)
+                assert message.epoch == epoch
+
+    run(body)
+
+
+def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            limit = 40 * (_ENTRY_BYTES + 300)
+            reader = rig.reader
+            table = SmallReads(
+                rig.store, GEOMETRY, reader._checked_page, reader._count, max_kept_bytes=limit
+            )
+            hot = request_of(version, (0, 100))
+            first = table.answer(hot, EPOCH)
+            for number in range(1000):
+                start = number % 1000 + number // 1000
+                end = min(start + 1 + number % 90, (start // PAGE_BYTES + 1) * PAGE_BYTES)
+                assert table.answer(request_of(version, (start, end)), EPOCH) is not None
+                assert table.answer(hot, EPOCH) is first
+                held = sum(
+                    len(request) + len(kept.frame) + _ENTRY_BYTES
+                    for request, kept in table._kept.items()
+                )
+                assert held == table.kept_bytes <= limit
+
+    run(body)
