@@ -70,15 +70,20 @@ class Sequence:
                 stream.early[start] = end, length_bytes
                 stream.furthest = max(stream.furthest, end)
                 return stream
-        if self.streams:
-            self._doubts = min(MAX_DOUBTS, self._doubts + 1)
-        begun = Stream(start, end, length_bytes, end)
-        self.streams = [*self.streams[1 - MAX_STREAMS :], begun]
+        self._doubts = min(MAX_DOUBTS, self._doubts + bool(self.streams))
+        self._join_on(Stream(start, end, length_bytes, end))
         return None
 
     def _continue(self, stream: Stream, end: int, length_bytes: int) -> None:
         stream.take(end, length_bytes)
         self.streams.remove(stream)
+        self._join_on(stream)
+        self._doubts = max(0, self._doubts - 1)
+        enough = stream.length_bytes >= 2 * self._block_bytes
+        stream.in_order = enough and stream.reads > 1 + self._doubts + 2 * len(stream.early)
+
+    def _join_on(self, stream: Stream) -> None:
+        """List the stream last, with all that was read already where it goes on."""
         while True:
             early = stream.early.pop(stream.next, None)
             reached = next((one for one in self.streams if one.began == stream.next), None)
@@ -87,11 +92,9 @@ class Sequence:
             elif reached is not None:
                 self.streams.remove(reached)
                 stream.take(reached.next, reached.length_bytes, reached.reads)
+                stream.furthest = max(stream.furthest, reached.furthest)
                 stream.early |= reached.early
             else:
                 break
-        self.streams.append(stream)
-        self._doubts = max(0, self._doubts - 1)
         stream.early = {at: one for at, one in stream.early.items() if at > stream.next}
-        enough = stream.length_bytes >= 2 * self._block_bytes
-        stream.in_order = enough and stream.reads > 1 + self._doubts + 2 * len(stream.early)
+        self.streams = [*self.streams[1 - MAX_STREAMS :], stream]
