@@ -31,6 +31,7 @@ from benchmarks import (
     grpc_read,
     hot_big,
     hot_small,
+    landing,
     lane_nginx,
     parquet,
     restart,
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "lane": lane_nginx.run,
     "grpc": grpc_read.run,
     "fill": fill.run,
+    "landing": landing.run,
     "restart": restart.run,
 }
 WORKLOADS: dict[str, Callable[[Bench, Path], Outcome]] = {
