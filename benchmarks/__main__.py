@@ -32,6 +32,7 @@ from benchmarks import (
     grpc_sweep,
     hot_big,
     hot_small,
+    landing,
     lane_nginx,
     parquet,
     restart,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "grpc": grpc_read.run,
     "grpc-sweep": grpc_sweep.run,
     "fill": fill.run,
+    "landing": landing.run,
     "restart": restart.run,
 }
 WORKLOADS: dict[str, Callable[[Bench, Path], Outcome]] = {

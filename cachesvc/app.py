@@ -41,6 +41,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from cachesvc.pins import MAX_IDLE_OPEN_COUNT
+from cachesvc.readahead import MAX_READAHEAD_BYTES
 from cachesvc.reader import Reader
 from cachesvc.service import GrpcService
 from cachesvc.store import Store
@@ -125,8 +126,16 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
     exits.push_async_callback(coalescer.close)
     reader = Reader(
-        origin, store, coalescer, Versions(origin, config.revalidate), metrics, geometry
+        origin,
+        store,
+        coalescer,
+        Versions(origin, config.revalidate),
+        metrics,
+        geometry,
+        readahead_bytes=min(MAX_READAHEAD_BYTES, config.capacity // 8),
+        owns=cluster.owns,
     )
+    exits.callback(reader.readahead.close)
     lane = LaneServer(reader, cluster, metrics)
     service = GrpcService(reader, cluster)
     admin = Admin(metrics)

@@ -89,6 +89,11 @@ class Coalescer:
         return self._flying_count + len(self._waiting)
 
     @property
+    def spare_count(self) -> int:
+        """How many more may begin ahead of any reader: an eighth of all is left to readers."""
+        return self._max_gets - max(1, self._max_gets // 8) - self.flight_count
+
+    @property
     def buffer_bytes(self) -> int:
         return self._buffer_bytes
 

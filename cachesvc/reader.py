@@ -28,16 +28,18 @@ from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
 from cachesvc.bypass import Bypass
 from cachesvc.coalescer import Coalescer
-from cachesvc.core.blocks import BlockRef, Slice, slices
+from cachesvc.core.blocks import Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
 from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
 from cachesvc.flight import Flight, Hold
+from cachesvc.joining import Joiner
 from cachesvc.metrics import READ_RESULTS, Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.pins import Pin
 from cachesvc.prober import Prober
+from cachesvc.readahead import Owns, Readahead, owns_all
 from cachesvc.small import SmallReads
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
@@ -65,6 +67,7 @@ class Reader:
     """Reads for all lanes of a node. What is not async may be called from any thread.
 
     aside: how the event loop has a file opened or a page read without waiting for the disk.
+    readahead_bytes, owns: see Readahead.
     """
 
     def __init__(
@@ -77,14 +80,18 @@ class Reader:
         geometry: Geometry,
         *,
         aside: Aside = on_a_thread,
+        readahead_bytes: int = 0,
+        owns: Owns = owns_all,
     ) -> None:
         self.geometry = geometry
         self.versions = versions
         self._bypass = Bypass(origin, self._count)
         self._prober = Prober(store, coalescer, versions, geometry)
         self._store = store
-        self._coalescer = coalescer
         self._aside = aside
+        joiner = Joiner(store, coalescer, aside)
+        self._join = joiner.join
+        self.readahead = Readahead(joiner, readahead_bytes, owns)
         self.small = SmallReads(store, geometry, self._checked_page, self._count)
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
@@ -119,7 +126,8 @@ class Reader:
         if answer is None or not answer.version.cacheable:
             return None
         try:
-            for part in self._cut(answer.version, request):
+            parts = self._cut(answer.version, request)
+            for part in parts:
                 segment = self._stored(part, Source.DISK, _way(request))
                 if segment is None:
                     answer.close()
@@ -128,6 +136,7 @@ class Reader:
         except BaseException:
             answer.close()
             raise
+        self.readahead.hit(parts)
         self._count("hit", [(one.source, one.length_bytes) for one in answer.segments])
         return answer
 
@@ -252,6 +261,7 @@ class Reader:
                 holds.append(await self._join(part.block, part.pages, probed=probed))
             if probed is not None:
                 probed.close()
+            self.readahead.asked(parts)
             for part, hold in zip(parts, holds, strict=True):
                 async for segment in self._slice(part, hold, way):
                     sent.append((segment.source, segment.length_bytes))
@@ -264,24 +274,9 @@ class Reader:
         finally:
             for hold in holds:
                 hold.close()
+            if result == "error":
+                self.readahead.left(version)
             self._count(result, sent)
-
-    async def _join(
-        self, block: BlockRef, pages: int, *, keep: bool = False, probed: Hold | None = None
-    ) -> Hold:
-        """A hold on what brings the missing pages. A file that is not open is opened aside; what a
-        probe brings is waited for, because that may be these pages.
-        """
-        pin = None
-        if self._store.at_hand(block) is None:
-            pin = await self._aside(partial(self._store.hold, block))
-        try:
-            while block.index == 0 and (probe := self._coalescer.probing(block.version.name)):
-                await probe.head()
-            return self._coalescer.join(block, pages, keep=keep, probed=probed)
-        finally:
-            if pin is not None:
-                pin.close()
 
     async def _slice(self, part: Slice, hold: Hold, way: Way) -> AsyncGenerator[Segment, None]:
         """Run by run: what is stored, then what has landed, waiting for what is under way."""

@@ -29,6 +29,7 @@ from cachesvc.disk.base import Disk
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.metrics import Metrics
 from cachesvc.origin.memory import MemoryOrigin
+from cachesvc.readahead import Owns, owns_all
 from cachesvc.reader import Reader
 from cachesvc.store import Store
 from cachesvc.versions import Versions
@@ -166,6 +167,8 @@ async def open_rig(
     origin: MemoryOrigin | None = None,
     revalidate_s: float = 10.0,
     recovered: bool = True,
+    readahead_bytes: int = 0,
+    owns: Owns = owns_all,
     **coalescing: int,
 ) -> AsyncIterator[Rig]:
     """A rig; at the end no flight, buffer or descriptor is left, and the loop had no complaint."""
@@ -184,11 +187,16 @@ async def open_rig(
         origin, store, metrics, hop, **({"write_bytes": geometry.extent_min_bytes} | coalescing)
     )
     versions = Versions(origin, revalidate_s, clock)
-    reader = Reader(origin, store, coalescer, versions, metrics, geometry)
+    reader = Reader(
+        origin, store, coalescer, versions, metrics, geometry,
+        readahead_bytes=readahead_bytes, owns=owns,
+    )  # fmt: skip
     rig = Rig(origin, disks, metrics, store, coalescer, versions, reader, clock, faults)
     try:
         yield rig
+        reader.readahead.close()
         await soon(lambda: coalescer.flight_count == 0, "all flights are over")
+        assert reader.readahead.under_way_bytes == 0
         assert coalescer.buffer_bytes == 0
         assert origin.active_count == 0
     finally:

@@ -19,7 +19,7 @@ import structlog
 
 from cachesvc.core.errors import ProtocolError, Unauthenticated
 from cachesvc.core.ring import DEFAULT_VNODES_PER_WEIGHT, Member, MemberTable, Ring
-from cachesvc.core.types import Geometry
+from cachesvc.core.types import Geometry, ObjectName
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PROTOCOL_VERSION
 from cachesvc.wire.v1 import cluster_pb2
@@ -49,6 +49,7 @@ class Cluster:
         self._keeping = Lock()
         self.table = MemberTable((me,))
         self._kept_epoch = self.table.epoch
+        self._ring = self.ring()
         self.admits: Callable[[str], bool] = lambda _address: True
         self.changed: Callable[[], None] = self.keep
 
@@ -63,6 +64,13 @@ class Cluster:
     def ring(self) -> Ring:
         """The ring of the present table."""
         return Ring(self.table, self.vnodes_per_weight)
+
+    def owns(self, name: ObjectName, block_index: int) -> bool:
+        """Whether this node is the first owner of a block. Makes the ring if the table is new."""
+        if self._ring.epoch != self.epoch:
+            self._ring = self.ring()
+        owner = self._ring.owner(name, block_index)
+        return owner is not None and owner.node_id == self.me.node_id
 
     def check_token(self, token: str, who: str) -> None:
         """Raises Unauthenticated unless the token is the cluster's; compared in constant time."""

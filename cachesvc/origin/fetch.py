@@ -16,9 +16,9 @@ Rules
   sends the stored bytes, and the length, range and ETag say whether they are the stored ones.
 
 Story: `attempt` takes an idle connection or makes one, sends the request, has `http1.Answer` read
-the head, checks it, and receives the body in SEGMENT_BYTES steps. An idle connection that the
-origin had closed before answering one byte is replaced by a new one at once; that costs no attempt.
-Proxies of the environment (HTTPS_PROXY) are ignored.
+the head, checks it, and receives the body in steps of SEGMENT_BYTES, then LATER_SEGMENT_BYTES. An
+idle connection that the origin had closed before answering one byte is replaced by a new one at
+once; that costs no attempt. Proxies of the environment (HTTPS_PROXY) are ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from cachesvc.origin.base import Sink
 from cachesvc.origin.connections import Connection, Connections, Endpoint
 from cachesvc.origin.http1 import Answer, CutShort, Head, WrongAnswer
 
-SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed
+SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed, at first
+LATER_SEGMENT_BYTES = 1 << 20  # and once so much has landed: nobody waits for a first byte any more
 ERROR_BODY_MAX_BYTES = 16 << 10
 
 
@@ -260,7 +261,8 @@ class Transfer:
                     chunk_left = answer.read_chunk_size()
                     if not chunk_left:
                         raise CutShort(f"the body ended after {begin} of {total_bytes} bytes")
-                border = (begin // SEGMENT_BYTES + 1) * SEGMENT_BYTES
+                step = SEGMENT_BYTES if begin < LATER_SEGMENT_BYTES else LATER_SEGMENT_BYTES
+                border = (begin // step + 1) * step
                 with view[begin : min(begin + chunk_left, border, total_bytes)] as part:
                     count = answer.read_some(part)
                 if not count:

@@ -1,10 +1,12 @@
 """The read logic, without any I/O: generators that yield effects (effects.py).
 
 Story of a read: the version first, from the client's memory, or from the keeper (the owner of block
-0) together with what the range has of block 0. Then the rest, cut at block borders, in one request
-per owner and 32 MiB, all at a time, all naming that version. Whoever fails is replaced by the next
-owner, then by the origin (failover.py). The object changed meanwhile: the whole read begins again,
-a bounded number of times, and last is one single GET, which cannot mix versions.
+0) together with what the range has of block 0; of a range that is known to have two blocks and more
+the version alone, because the rest would wait for all of block 0. Then the rest, cut at block
+borders, in one request per owner and 32 MiB, all at a time, all naming that version. Whoever fails
+is replaced by the next owner, then by the origin (failover.py). The object changed meanwhile: the
+whole read begins again, a bounded number of times, and last is one single GET, which cannot mix
+versions.
 
 Rules
 - A read answers from exactly one version, first byte to last.
@@ -148,7 +150,8 @@ class _Read:
             (start, min(end, block_bytes)) for start, end in self._spans if start < block_bytes
         ][:MAX_RANGES]
         origin = self._origin_first()
-        if not first:
+        large = bool(first) and 2 * block_bytes <= self._spans[0][1] < END_OF_OBJECT
+        if not first or large:
             request = StatRequest(self._name, max_age_s)
             reply = yield from self._ask.keeper(request, None, origin)
         else:

@@ -38,6 +38,15 @@ def test_a_large_read_asks_the_keeper_first_and_then_every_owner_for_its_blocks(
     assert len(world.log) - 1 == len({owner(block) for block in range(1, 6)})
 
 
+def test_a_range_known_to_be_large_waits_for_no_block_0() -> None:
+    world = World()
+    assert world.read((0, 2047)) == [OLD[:2047]]
+    assert world.asked()[0] == f"{owner(0)} read"
+    assert world.read((10, 2048)) == [OLD[10:2048]]
+    assert world.asked()[0] == f"{owner(0)} stat"
+    assert len(world.log) == 1 + len({owner(0), owner(1)})
+
+
 def test_a_read_beyond_block_0_asks_the_keeper_for_the_version_alone() -> None:
     world = World()
     assert world.read((3000, 3010)) == [OLD[3000:3010]]
