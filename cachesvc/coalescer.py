@@ -211,7 +211,9 @@ class Coalescer:
             flight.error = error.with_traceback(None)
         except Exception as error:
             log.exception("a fill broke", block=str(extent.block))
-            flight.error = InternalError(f"{extent.block}: the fill broke ({error!r}); see the log")
+            flight.error = InternalError(
+                f"{extent.block}: a defect ({type(error).__name__}); the node's log has more"
+            )
 
     def _found(self, probe: Probe, version: ObjectVersion) -> None:
         """The head of a probe has come: it takes its place among the flights, and only the room
