@@ -8,6 +8,7 @@ failure is one line that names what failed, on what, why, and what to do.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +194,7 @@ def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iter
     """A client; its errors end the program."""
     from cachesvc_client import CacheClient
 
+    logging.getLogger("cachesvc_client").disabled = True  # what it says is said here
     try:
         origin_settings = {"endpoint_url": origin} if origin else None
         if not endpoint:
@@ -251,6 +253,8 @@ def get(
         except OSError as error:
             if isinstance(error, CacheError):
                 raise
+            if isinstance(error, BrokenPipeError) and output is None:
+                raise SystemExit(1) from error  # whoever reads our output has had enough
             fail(f"{output or 'standard output'} cannot be written: {error.strerror}")
         finally:
             if output is not None:

@@ -20,8 +20,8 @@ _COLUMNS = (
 _LEGEND = (
     "none: no cache. The same client with the same threads reads the origin itself,",
     "  a small object by one GET, a large one in parts of 8 MiB side by side.",
-    "cold: nobody has read it before; the nodes fetch it from the origin, once, by",
-    "  a HEAD and then a GET: twice the time of no cache for a small object.",
+    "cold: nobody has read it before; the nodes fetch it from the origin, once: a",
+    "  small object by one GET, a large one by a GET for each block of 8 MiB.",
     "hot: another process reads it again, from the disks of the nodes.",
     "read / fetched: bytes that readers got for each byte that left the origin;",
     "  -: none left it.",

@@ -198,6 +198,8 @@ def address(text: str, default_port: int) -> str:
         raise ValueError(
             f"endpoint {text!r} is not host:port: write host:port, unix:///path or grpc://host:port"
         )
+    if re.search(r"\s", text):
+        raise ValueError(f"endpoint {text!r}: there is white space in it; write host:port")
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default_port)

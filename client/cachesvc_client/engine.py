@@ -8,6 +8,7 @@ eject_ms, doubling.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from cachesvc_client.verified import Verified
 from cachesvc_client.versions import VersionCache
 
 T = TypeVar("T")
+log = logging.getLogger("cachesvc_client")
 
 
 class ClientClosed(CacheError, ValueError):
@@ -69,6 +71,7 @@ class Engine:
         self._refreshing = Lock()
         self._refreshed_s = float("-inf")
         self._down: tuple[float, float, CacheError] | None = None  # until, pause, why
+        self._warned = False
         self._closed = False
         forks.mine(self)
 
@@ -104,6 +107,7 @@ class Engine:
                     )
                 )
             if isinstance(effect, AskOrigin):
+                self._warn()
                 reply = self._origin.ask(effect)
                 self.sources["direct"] += sum(reply.sources.values())
                 return reply
@@ -115,6 +119,13 @@ class Engine:
             if self._closed and not isinstance(error, ClientClosed):
                 raise ClientClosed("this CacheClient was closed during the call") from error
             raise
+
+    def _warn(self) -> None:
+        """Say once that the cache does not work, since nothing else would show it."""
+        if self._endpoints and not self._warned:
+            self._warned = True
+            why = str(self._down[2]) if self._down else self.router.trouble()
+            log.warning("cachesvc: no node could answer (%s); reading the origin itself", why)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -325,7 +325,7 @@ class Failover:
         why = str(self._why) if self._why else self._router.trouble()
         kind = AccessDenied if denied or self._refused else OriginError
         raise kind(
-            f"{self._name}: no node could answer ({why}), and reading the origin directly failed"
+            f"{self._name}: no node could give it ({why}), and reading the origin directly failed"
             f" too ({error})"
         ) from error
 
