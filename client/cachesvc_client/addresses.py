@@ -59,8 +59,8 @@ def writable(address: int, length_bytes: int) -> memoryview:
 
 
 def lay(address: int, length_bytes: int, file: int, offset: int) -> None:
-    """Show a part of a file there, shared with all who map it, to be read only."""
-    _map(address, length_bytes, mmap.PROT_READ, mmap.MAP_SHARED, file, offset)
+    """Show a part of a file there, to be read only: its memory is that of all who map it."""
+    _map(address, length_bytes, mmap.PROT_READ, mmap.MAP_PRIVATE | MAP_NORESERVE, file, offset)
 
 
 def open_up(address: int, length_bytes: int) -> None:
@@ -81,6 +81,11 @@ def open_up(address: int, length_bytes: int) -> None:
 def seal(address: int, length_bytes: int) -> None:
     """All of it can only be read from now on."""
     _protect(address, length_bytes, mmap.PROT_READ)
+
+
+def thaw(address: int, length_bytes: int) -> None:
+    """All of it can be written from now on; a page that is written is copied, for this process."""
+    _protect(address, length_bytes, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def bring_in(address: int, length_bytes: int) -> None:

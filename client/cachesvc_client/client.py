@@ -25,7 +25,7 @@ from cachesvc_client.config import ClientConfig, configured
 from cachesvc_client.effects import Steps
 from cachesvc_client.engine import ClientClosed, Engine
 from cachesvc_client.fallback import check_settings
-from cachesvc_client.file import CacheFile
+from cachesvc_client.pinned import PinnedObject
 from cachesvc_client.region import Canvas, EmptyRegion, Region
 from cachesvc_client.script import Script
 from cachesvc_client.target import Range, Room, spans
@@ -99,17 +99,12 @@ class CacheClient:
 
     def open(self, uri: str) -> io.BufferedReader:
         """The object as a binary file: buffered, seekable, pinned to its present version."""
+        return self.pin(uri).file()
+
+    def pin(self, uri: str) -> PinnedObject:
+        """The object's present version, to be read in several steps that all see the same bytes."""
         name = ObjectName.parse(uri)
-        version = self._run(lambda script: script.stat(name))
-
-        def readinto(version: ObjectVersion, start: int, view: memoryview) -> int:
-            return self._readinto(name, version, start, view)
-
-        def read(version: ObjectVersion, start: int, end: int) -> bytes:
-            return self._read(name, version, [(start, end)])[0]
-
-        raw = CacheFile(version, readinto, read)
-        return io.BufferedReader(raw, self.config.file_buffer_bytes)
+        return PinnedObject(self, self._run(lambda script: script.stat(name)))
 
     def map(self, uri: str, start: int = 0, end: int | None = None) -> Region | EmptyRegion:
         """Bytes `[start, end)` as one read-only buffer in memory, of one version: see Region.
