@@ -40,6 +40,10 @@ class PinnedObject:
         """Bytes `[start, end)`, cut to the object."""
         return self._client._read(self.version.name, self.version, [(start, end)])[0]
 
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Several ranges, in the order given; they may overlap."""
+        return self._client._read(self.version.name, self.version, ranges)
+
     def readinto(self, start: int, view: memoryview) -> int:
         """Fill a writable view of bytes from `start` on; returns how many there were."""
         return self._client._readinto(self.version.name, self.version, start, view)
@@ -61,8 +65,7 @@ class PinnedObject:
         """
         spans = _widened(ranges, self.size_bytes)
         first, beyond = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-        block_bytes = self._client._live().router.geometry.block_bytes
-        canvas = _Watched(self.version.name, first, beyond, block_bytes)
+        canvas = _Watched(self.version.name, first, beyond, self._client.block_bytes)
         canvas.told = told
         canvas.check(self.version)
         wanted: list[Range] = [*spans]
