@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-GAP_BYTES = 16 << 10  # ranges as near as that are read as one: it costs less than two
+GAP_BYTES = 64 << 10  # ranges as near as a page are read as one, which costs less (decision 15)
 
 Bounds = tuple[int | None, int | None]
 

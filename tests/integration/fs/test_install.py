@@ -27,7 +27,7 @@ def _given_back() -> Iterator[None]:
     assert {name: _registry.get(name) for name in ("s3", "s3a")} == before
 
 
-class Before(fsspec.AbstractFileSystem):  # type: ignore[misc]
+class Before(fsspec.AbstractFileSystem):  # type: ignore[misc, name-defined]
     """Whoever had s3:// before."""
 
     protocol = "s3"
