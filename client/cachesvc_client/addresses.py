@@ -78,14 +78,14 @@ def open_up(address: int, length_bytes: int) -> None:
             _protect(edge, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def seal(address: int, length_bytes: int) -> None:
-    """All of it can only be read from now on."""
-    _protect(address, length_bytes, mmap.PROT_READ)
-
-
 def thaw(address: int, length_bytes: int) -> None:
     """All of it can be written from now on; a page that is written is copied, for this process."""
     _protect(address, length_bytes, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def seal(address: int, length_bytes: int) -> None:
+    """All of it can only be read from now on."""
+    _protect(address, length_bytes, mmap.PROT_READ)
 
 
 def bring_in(address: int, length_bytes: int) -> None:
