@@ -40,7 +40,8 @@ def children(client: CacheClient, bucket: str, folder: str, prefix: str = "") ->
     for page in _pages(client, bucket, _below(folder) + prefix, "/"):
         for one in page.get("CommonPrefixes", []):
             path = f"{bucket}/{one['Prefix'].rstrip('/')}"
-            found[path] = directory_info(path)
+            if path != f"{bucket}/{folder}":  # a key that goes on with a second slash
+                found[path] = directory_info(path)
         for one in page.get("Contents", []):
             if not one["Key"].endswith("/"):
                 info = _listed(bucket, one)

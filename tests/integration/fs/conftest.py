@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,9 +12,8 @@ from cachesvc.devorigin import DevOrigin
 from tests.integration.cluster import Cluster
 from tests.support import pattern
 
-pytest.importorskip("fsspec", reason="fsspec is not installed")
-
-from cachesvc_client.fs import CacheFileSystem
+if TYPE_CHECKING:
+    from cachesvc_client.fs import CacheFileSystem
 
 DATA = pattern(20_000_003, 5)
 BUCKET = "data"
@@ -32,6 +31,8 @@ class Place:
         return {"endpoint": self.cluster.endpoint, "origin": {"endpoint_url": self.origin.url}}
 
     def fs(self, **options: Any) -> CacheFileSystem:
+        from cachesvc_client.fs import CacheFileSystem
+
         return CacheFileSystem(**self.options, skip_instance_cache=True, **options)
 
     def origin_reads(self) -> int:

@@ -79,6 +79,18 @@ def test_listings_are_those_of_a_file_system(fs: CacheFileSystem) -> None:
         fs.ls(f"{BUCKET}/nothing")
 
 
+def test_keys_are_taken_as_they_are(fs: CacheFileSystem, place: Place) -> None:
+    keys = ["odd/a b+c%2Fü?#.txt", "odd//x", "odd/a=1/[b]"]
+    for key in keys:
+        place.origin.put(BUCKET, key, key.encode())
+        assert fs.cat_file(f"{BUCKET}/{key}") == key.encode()
+    assert fs.find(f"{BUCKET}/odd") == sorted(f"{BUCKET}/{key}" for key in keys)
+    assert fs.ls(f"{BUCKET}/odd", detail=False) == [
+        f"{BUCKET}/odd/a b+c%2Fü?#.txt",
+        f"{BUCKET}/odd/a=1",
+    ]
+
+
 def test_listings_are_believed_until_they_are_invalidated(
     fs: CacheFileSystem, place: Place
 ) -> None:
