@@ -78,8 +78,8 @@ def occupied(address: int, length_bytes: int) -> Iterator[None]:
 
 
 def lay(address: int, length_bytes: int, file: int, offset: int) -> None:
-    """Show a part of a file there, shared with all who map it, to be read only."""
-    _map(address, length_bytes, mmap.PROT_READ, mmap.MAP_SHARED, file, offset)
+    """Show a part of a file there, to be read only: its memory is that of all who map it."""
+    _map(address, length_bytes, mmap.PROT_READ, mmap.MAP_PRIVATE | MAP_NORESERVE, file, offset)
 
 
 def open_up(address: int, length_bytes: int) -> None:
@@ -95,6 +95,11 @@ def open_up(address: int, length_bytes: int) -> None:
     for edge in {address // PAGE_BYTES * PAGE_BYTES, beyond}:
         if edge < end and not inner <= edge < beyond:
             _protect(edge, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def thaw(address: int, length_bytes: int) -> None:
+    """All of it can be written from now on; a page that is written is copied, for this process."""
+    _protect(address, length_bytes, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def seal(address: int, length_bytes: int) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import index
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from cachesvc.core.errors import CacheError
 from cachesvc.core.ring import MemberTable
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks
@@ -25,7 +27,7 @@ from cachesvc_client.config import ClientConfig, configured
 from cachesvc_client.effects import Steps
 from cachesvc_client.engine import ClientClosed, Engine
 from cachesvc_client.fallback import check_settings
-from cachesvc_client.file import CacheFile
+from cachesvc_client.pinned import PinnedObject
 from cachesvc_client.region import Canvas, EmptyRegion, Region
 from cachesvc_client.script import Script
 from cachesvc_client.target import Range, Room, spans
@@ -99,17 +101,12 @@ class CacheClient:
 
     def open(self, uri: str) -> io.BufferedReader:
         """The object as a binary file: buffered, seekable, pinned to its present version."""
+        return self.pin(uri).file()
+
+    def pin(self, uri: str) -> PinnedObject:
+        """The object's present version, to be read in several steps that all see the same bytes."""
         name = ObjectName.parse(uri)
-        version = self._run(lambda script: script.stat(name))
-
-        def readinto(version: ObjectVersion, start: int, view: memoryview) -> int:
-            return self._readinto(name, version, start, view)
-
-        def read(version: ObjectVersion, start: int, end: int) -> bytes:
-            return self._read(name, version, [(start, end)])[0]
-
-        raw = CacheFile(version, readinto, read)
-        return io.BufferedReader(raw, self.config.file_buffer_bytes)
+        return PinnedObject(self, self._run(lambda script: script.stat(name)))
 
     def map(self, uri: str, start: int = 0, end: int | None = None) -> Region | EmptyRegion:
         """Bytes `[start, end)` as one read-only buffer in memory, of one version: see Region.
@@ -134,6 +131,33 @@ class CacheClient:
             return canvas.finish()
         finally:
             canvas.discard()
+
+    def invalidate(self, uri: str) -> None:
+        """The object was changed: what begins to read it from now on, here or through the nodes in
+        any process, sees what is there now. Never an error.
+        """
+        name = ObjectName.parse(uri)
+        self._live().script.versions.forget(name)
+        with suppress(CacheError):
+            self._run(lambda script: script.stat(name, 0.0))
+
+    def forget(self) -> None:
+        """Ask the nodes for the version of every object that is read from now on."""
+        self._live().script.versions.clear()
+
+    @property
+    def block_bytes(self) -> int:
+        """The size of the cluster's blocks, as far as it is known yet."""
+        return self._live().router.geometry.block_bytes
+
+    def ask_origin(self, uri: str, operation: str, **parameters: Any) -> Any:
+        """An operation of S3 by botocore's name of it, such as "list_objects_v2", at the origin
+        itself: for what is no read. uri: for messages.
+
+        Returns botocore's answer; raises ObjectNotFound, AccessDenied, ObjectChanged where a
+        condition does not hold, InvalidKey, else OriginError.
+        """
+        return self._live().ask_origin(uri, operation, parameters)
 
     def ring(self) -> MemberTable:
         """The members of the cluster. Raises CacheError if no endpoint tells."""

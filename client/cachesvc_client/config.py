@@ -143,7 +143,7 @@ def configured(endpoint: str | None = None, **settings: Any) -> ClientConfig:
         ValueError: no endpoint, one that cannot be one, or a value that cannot be one.
         TypeError: an unknown setting.
     """
-    known = [spec.name for spec in fields(ClientConfig) if spec.name not in ("endpoints", "grpc")]
+    known = settings_names()
     for name in settings:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -153,6 +153,11 @@ def configured(endpoint: str | None = None, **settings: Any) -> ClientConfig:
     given.setdefault("token", os.environ.get("CACHESVC_TOKEN") or None)
     endpoints, grpc = _endpoints(endpoint or os.environ.get("CACHESVC_ENDPOINT", ""))
     return ClientConfig(endpoints, grpc, **given)
+
+
+def settings_names() -> list[str]:
+    """The settings that `configured` takes."""
+    return [spec.name for spec in fields(ClientConfig) if spec.name not in ("endpoints", "grpc")]
 
 
 def _endpoints(text: str) -> tuple[tuple[str, ...], bool]:

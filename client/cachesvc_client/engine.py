@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import Lock
 from typing import Any, TypeVar
@@ -87,6 +88,11 @@ class Engine:
         """
         self._check_open()
         self._refresh(None)
+
+    def ask_origin(self, where: str, operation: str, parameters: Mapping[str, Any]) -> Any:
+        """The contract of CacheClient.ask_origin."""
+        self._check_open()
+        return self._origin.call(where, operation, **parameters)
 
     def close(self) -> None:
         """Reads under way in other threads raise ClientClosed."""

@@ -100,6 +100,21 @@ class Fallback:
             time.sleep(random.random() * _PAUSE_S * 2 ** (failures - 1))
         return self._once(client, wanted)
 
+    def call(self, where: str, operation: str, **parameters: Any) -> Any:
+        """Any operation of S3, by botocore's name of it, tried as reads are, patiently.
+
+        where: for messages. Returns what botocore returns; raises one of our errors.
+        """
+        client = self._made()
+        for failures in range(1, TRIES):
+            try:
+                with self._errors(where):
+                    return getattr(client, operation)(**parameters)
+            except _Again:
+                time.sleep(random.random() * _PAUSE_S * 2 ** (failures - 1))
+        with self._errors(where):
+            return getattr(client, operation)(**parameters)
+
     def close(self) -> None:
         with self._lock:
             client, self._client = self._client, None
@@ -190,7 +205,7 @@ class Fallback:
     # -- errors
 
     @contextmanager
-    def _errors(self, name: ObjectName) -> Iterator[None]:
+    def _errors(self, name: ObjectName | str) -> Iterator[None]:
         """What botocore raises, as one of ours."""
         from botocore.exceptions import (
             BotoCoreError,
@@ -218,7 +233,7 @@ class Fallback:
             raise OriginError(f"{name}: the origin failed: {error}") from error
 
 
-def _of_answer(name: ObjectName, response: Mapping[str, Any]) -> CacheError:
+def _of_answer(name: ObjectName | str, response: Mapping[str, Any]) -> CacheError:
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     told = response.get("Error", {})
     said = f"{status} {told.get('Code', '')} {told.get('Message', '')}".strip()

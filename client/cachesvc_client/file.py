@@ -14,8 +14,8 @@ from typing import Any
 
 from cachesvc.core.types import ObjectVersion
 
-ReadInto = Callable[[ObjectVersion, int, memoryview], int]
-ReadBytes = Callable[[ObjectVersion, int, int], bytes]
+ReadInto = Callable[[int, memoryview], int]
+ReadBytes = Callable[[int, int], bytes]
 
 
 class CacheFile(io.RawIOBase):
@@ -63,7 +63,7 @@ class CacheFile(io.RawIOBase):
             left_bytes = self.version.size_bytes - self._position
             if left_bytes <= 0 or not view:
                 return 0
-            count = self._readinto(self.version, self._position, view[:left_bytes])
+            count = self._readinto(self._position, view[:left_bytes])
             self._position += count
             return count
 
@@ -74,7 +74,7 @@ class CacheFile(io.RawIOBase):
             start, end = self._position, self.version.size_bytes
             if start >= end:
                 return b""
-            data = self._read(self.version, start, end)
+            data = self._read(start, end)
             self._position = end
             return data
 

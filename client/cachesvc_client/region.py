@@ -39,6 +39,7 @@ class Region(mmap.mmap):
 
     `close` gives the memory back, once, from whichever thread; it raises BufferError as long as a
     view (a memoryview, an array) lives: let that go first, or leave the Region to the collector.
+    torch.frombuffer keeps no view of what it is given: give it memoryview(region).
 
     Not pickled: send the URI, and map it there.
     """

@@ -50,3 +50,8 @@ class VersionCache:
         """Ask again next time."""
         with self._lock:
             self._entries.pop(name, None)
+
+    def clear(self) -> None:
+        """Ask again for all."""
+        with self._lock:
+            self._entries.clear()
