@@ -31,6 +31,9 @@ from cachesvc.config import ConfigError, NodeConfig, split_address
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
+from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
+from cachesvc.gateway.fields import FieldTable
+from cachesvc.gateway.server import Gateway
 from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
@@ -68,6 +71,7 @@ class Node:
     lane: LaneServer
     service: GrpcService
     admin: Admin
+    gateway: Gateway | None = None
 
     async def drain(self) -> None:
         """Take nothing new, and let what is under way end, `drain_timeout` at most."""
@@ -75,11 +79,13 @@ class Node:
         self.admin.ready = False
         self.service.serving(False)
         self.lane.stop_listening()
-        grpc_stopped = asyncio.ensure_future(self.service.stop(self.config.drain_timeout))
+        stopped = [asyncio.ensure_future(self.service.stop(self.config.drain_timeout))]
+        if self.gateway is not None:
+            stopped.append(asyncio.ensure_future(self.gateway.stop(self.config.drain_timeout)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.drain_timeout):
                 await self.lane.drain()
-        await grpc_stopped
+        await asyncio.gather(*stopped)
 
 
 async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
@@ -96,7 +102,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     address = _my_address(config, members)
     me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
     cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
-    listener = exits.enter_context(_listen(config.lane))
+    listener = exits.enter_context(_listen("lane", config.lane))
     door = None
     if config.unix is not None:
         door = _enter_door(config.unix, config.unix_group, exits)
@@ -110,9 +116,11 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
     )
     exits.callback(store.close)
+    fields = None if config.s3 is None else FieldTable()
     origin = S3Origin(
         S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
         metrics,
+        heard=None if fields is None else fields.hear,
     )
     exits.push_async_callback(origin.close)
     with _telling("origin-endpoint"):
@@ -136,6 +144,11 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         service.start(config.grpc)
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
+    if config.s3 is not None and fields is not None:
+        parts = NodeParts(reader, store, origin, fields, origin.access, metrics)
+        settings = GatewaySettings(me.node_id, config.s3_domain)
+        s3_listener = exits.enter_context(_listen("s3", config.s3))
+        node.gateway = await open_gateway(parts, settings, s3_listener, exits)
     exits.callback(_recover(store).set)
 
     membership = StaticMembership(cluster, members)
@@ -271,8 +284,8 @@ def _telling(setting: str) -> Iterator[None]:
         raise ConfigError(f"{setting}: {error}") from error
 
 
-def _listen(address: str) -> socket.socket:
-    with _naming("lane", address):
+def _listen(port_name: str, address: str) -> socket.socket:
+    with _naming(port_name, address):
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)

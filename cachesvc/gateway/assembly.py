@@ -1,0 +1,64 @@
+"""Puts a gateway together over a node's reader.
+
+Rules: what is opened here is closed by the caller's stack, in reverse order.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from cachesvc.gateway.fields import FieldTable
+from cachesvc.gateway.lookup import Lookup
+from cachesvc.gateway.outlet import SendThreads
+from cachesvc.gateway.passing import Passing
+from cachesvc.gateway.reading import Reading
+from cachesvc.gateway.relay import Relay
+from cachesvc.gateway.server import Gateway
+from cachesvc.metrics import Metrics
+from cachesvc.origin.access import S3Access
+from cachesvc.origin.base import Origin
+from cachesvc.reader import Reader
+from cachesvc.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """node_id: what X-Cache-Node says. domain: for virtual-host style, or ""."""
+
+    node_id: str
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What of a node the gateway stands on. fields: hears the origin's HEADs. access: how to reach
+    the origin by oneself.
+    """
+
+    reader: Reader
+    store: Store
+    origin: Origin
+    fields: FieldTable
+    access: Callable[[], Awaitable[S3Access]]
+    metrics: Metrics
+
+
+async def open_gateway(
+    parts: NodeParts, settings: GatewaySettings, listener: socket.socket, exits: AsyncExitStack
+) -> Gateway:
+    """A gateway that serves the listening socket."""
+    stamp = {"Server": "cachesvc", "X-Cache-Node": settings.node_id}
+    threads = SendThreads()
+    exits.callback(threads.close)
+    relay = Relay(parts.access, parts.metrics)
+    exits.push_async_callback(relay.close)
+    lookup = Lookup(parts.origin, parts.reader.versions, parts.fields)
+    reading = Reading(parts.reader, parts.store, lookup, threads, stamp)
+    passing = Passing(relay, stamp)
+    gateway = Gateway(reading, passing, relay, parts.metrics, stamp, domain=settings.domain)
+    exits.push_async_callback(gateway.stop)
+    await gateway.start(listener)
+    return gateway
