@@ -32,6 +32,7 @@ from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
+from cachesvc.gateway.auth import KeyFileError, read_keys
 from cachesvc.gateway.fields import FieldTable
 from cachesvc.gateway.server import Gateway
 from cachesvc.lane import LaneServer
@@ -95,7 +96,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         StartError: a directory, port or setting cannot be used.
         ConfigError: the member list, or the token file.
     """
-    token = config.read_token()
+    token, s3_keys = config.read_token(), _s3_keys(config)
     loop, geometry, metrics = asyncio.get_running_loop(), Geometry(), Metrics()
     disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     members = _member_list(config)
@@ -145,8 +146,8 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
     if config.s3 is not None and fields is not None:
-        parts = NodeParts(reader, store, origin, fields, origin.access, metrics)
-        settings = GatewaySettings(me.node_id, config.s3_domain)
+        parts = NodeParts(cluster, reader, store, origin, fields, origin.access, metrics)
+        settings = GatewaySettings(config.s3_domain, s3_keys)
         s3_listener = exits.enter_context(_listen("s3", config.s3))
         node.gateway = await open_gateway(parts, settings, s3_listener, exits)
     exits.callback(_recover(store).set)
@@ -234,6 +235,13 @@ def _node_id(config: NodeConfig) -> str:
     except OSError as error:
         raise StartError(f"{file} cannot be kept: {error.strerror}; make it writable") from error
     return node_id
+
+
+def _s3_keys(config: NodeConfig) -> dict[str, str] | None:
+    try:
+        return None if config.s3_keys is None else read_keys(config.s3_keys)
+    except KeyFileError as error:
+        raise ConfigError(f"s3_keys: {error}") from error
 
 
 def _member_list(config: NodeConfig) -> MemberList:

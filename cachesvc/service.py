@@ -33,6 +33,7 @@ from cachesvc.answer import Answer, Segment, right, take
 from cachesvc.core.errors import CacheError, InternalError
 from cachesvc.core.memory import fresh_bytes
 from cachesvc.core.request import ReadRequest
+from cachesvc.forgetting import forget
 from cachesvc.membership.cluster import Cluster
 from cachesvc.reader import Reader
 from cachesvc.wire import codec
@@ -163,6 +164,11 @@ class GrpcService:
                 cache_pb2.StatRequest.FromString,
                 cache_pb2.StatAnswer.SerializeToString,
             ),
+            "Forget": grpc.unary_unary_rpc_method_handler(
+                self._forget,
+                cache_pb2.ForgetRequest.FromString,
+                cache_pb2.ForgetAnswer.SerializeToString,
+            ),
             "Read": grpc.unary_stream_rpc_method_handler(
                 self._read, cache_pb2.ReadRequest.FromString, None
             ),
@@ -221,6 +227,20 @@ class GrpcService:
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except Exception as error:
             _abort(context, error)
+
+    def _forget(
+        self, message: cache_pb2.ForgetRequest, context: grpc.ServicerContext
+    ) -> cache_pb2.ForgetAnswer:
+        async def work() -> None:
+            forget(self._reader.versions, message)
+
+        try:
+            Call(self._loop, context).begin(work()).result()
+        except CancelledError:
+            context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
+        except Exception as error:
+            _abort(context, error)
+        return cache_pb2.ForgetAnswer()
 
     def _read(
         self, message: cache_pb2.ReadRequest, context: grpc.ServicerContext

@@ -94,6 +94,13 @@ class Versions:
         if known is not None and known.version is not None and known.version.same_bytes(version):
             del self._entries[version.name]
 
+    def forget_object(self, name: ObjectName) -> None:
+        """The object was written: whoever asks from now on must look again. A HEAD that is under
+        way answers those who wait for it, and nobody after them.
+        """
+        self._entries.pop(name, None)
+        self._heads.pop(name, None)
+
     def _limit_s(self, max_age_s: float | None) -> float:
         return self.revalidate_s if max_age_s is None else min(max_age_s, self.revalidate_s)
 
@@ -119,15 +126,22 @@ class Versions:
                 checked = Checked(await self._origin.head(name), started_at)
             except ObjectNotFound:
                 checked = Checked(None, started_at)
-            self._entries[name] = checked
-            self._entries.move_to_end(name)
-            while len(self._entries) > self._max_entry_count:
-                self._entries.popitem(last=False)
+            if self._current(name):
+                self._entries[name] = checked
+                self._entries.move_to_end(name)
+                while len(self._entries) > self._max_entry_count:
+                    self._entries.popitem(last=False)
             return checked
         except CacheError as error:
             raise error.with_traceback(None) from None
         finally:
-            del self._heads[name]
+            if self._current(name):
+                del self._heads[name]
+
+    def _current(self, name: ObjectName) -> bool:
+        """Whether the calling task's HEAD is still the one that counts for the object."""
+        head = self._heads.get(name)
+        return head is not None and head[1] is asyncio.current_task()
 
 
 def _noticed(task: asyncio.Task[Checked]) -> None:

@@ -11,9 +11,8 @@ MAX_ENTRY_BYTES are not kept. Belongs to the event loop.
 from __future__ import annotations
 
 import sys
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cachesvc.core.types import ObjectName, ObjectVersion
@@ -61,18 +60,21 @@ class FieldTable:
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.monotonic,
         max_entry_count: int = MAX_ENTRY_COUNT,
         max_table_bytes: int = MAX_TABLE_BYTES,
     ) -> None:
-        self._clock = clock
         self._max_entry_count = max_entry_count
         self._max_table_bytes = max_table_bytes
         self._heard: OrderedDict[ObjectName, _Heard] = OrderedDict()
         self.table_bytes = 0
 
-    def hear(self, version: ObjectVersion, headers: Mapping[str, str]) -> None:
-        """A HEAD was answered: this version, with these headers."""
+    def hear(self, version: ObjectVersion, headers: Mapping[str, str], asked_at: float) -> None:
+        """A HEAD was answered: this version, with these headers. asked_at: when it was sent, on the
+        clock of the version checks.
+        """
+        known = self._heard.get(version.name)
+        if known is not None and known.at > asked_at:
+            return
         fields = tuple(
             (sys.intern(name.lower()), value)
             for name, value in headers.items()
@@ -84,7 +86,7 @@ class FieldTable:
         self._drop(version.name)
         if size_bytes > MAX_ENTRY_BYTES:
             return
-        self._heard[version.name] = _Heard(version, fields, self._clock(), size_bytes)
+        self._heard[version.name] = _Heard(version, fields, asked_at, size_bytes)
         self.table_bytes += size_bytes
         while len(self._heard) > self._max_entry_count or self.table_bytes > self._max_table_bytes:
             self._drop(next(iter(self._heard)))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -83,6 +83,9 @@ class Outgoing:
     payload: str = UNSIGNED
     body: Body | None = None
     length_bytes: int | None = None
+
+    def with_body(self, body: Body) -> Outgoing:
+        return replace(self, body=body)
 
 
 class Relay:

@@ -23,12 +23,15 @@ from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 
 from cachesvc.core.errors import CacheError, NotCacheable, ObjectNotFound
 from cachesvc.core.types import ObjectName
+from cachesvc.gateway.auth import Guard
+from cachesvc.gateway.aws_chunked import Seal
 from cachesvc.gateway.errors import S3Error, not_implemented, of_cache_error, slow_down
 from cachesvc.gateway.operation import Operation, Way, operation_of
 from cachesvc.gateway.passing import Passing
 from cachesvc.gateway.reading import Reading
 from cachesvc.gateway.relay import Outgoing, Relay
 from cachesvc.gateway.target import Target, parse_target
+from cachesvc.gateway.writing import Writing
 from cachesvc.metrics import Metrics
 
 MAX_REQUEST_COUNT = 4096
@@ -42,13 +45,17 @@ log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """The S3 gateway of one node. domain: for virtual-host style, or ""."""
+    """The S3 gateway of one node. domain: for virtual-host style, or "". guard: None lets everybody
+    in.
+    """
 
     def __init__(
         self,
         reading: Reading,
         passing: Passing,
+        writing: Writing,
         relay: Relay,
+        guard: Guard | None,
         metrics: Metrics,
         stamp: Mapping[str, str],
         *,
@@ -56,7 +63,9 @@ class Gateway:
     ) -> None:
         self._reading = reading
         self._passing = passing
+        self._writing = writing
         self._relay = relay
+        self._guard = guard
         self._metrics = metrics
         self._stamp = dict(stamp)
         self._domain = domain
@@ -102,7 +111,10 @@ class Gateway:
                 )
                 wanted = operation_of(request.method, target, request.headers)
                 operation = wanted.name if wanted.way is not Way.REFUSED else "refused"
-                response = await self._answer(request, target, wanted, request_id)
+                seal = None
+                if self._guard is not None:
+                    seal = self._guard.check(request.method, target, request.headers)
+                response = await self._answer(request, target, wanted, seal, request_id)
             finally:
                 self._active_count -= 1
         except S3Error as error:
@@ -120,7 +132,12 @@ class Gateway:
         return response
 
     async def _answer(
-        self, request: BaseRequest, target: Target, wanted: Operation, request_id: str
+        self,
+        request: BaseRequest,
+        target: Target,
+        wanted: Operation,
+        seal: Seal | None,
+        request_id: str,
     ) -> StreamResponse:
         if wanted.way is Way.CACHED:
             name = ObjectName(target.bucket, target.key)
@@ -132,6 +149,12 @@ class Gateway:
                 raise await self._not_found(target) from error
         if wanted.way is Way.READ:
             return await self._passing.read(request, target, wanted)
+        if wanted.way is Way.DELETE_MANY:
+            return await self._writing.delete_many(request, target, wanted)
+        if wanted.way is Way.WRITE:
+            if not target.key:
+                self._buckets.pop(target.bucket, None)
+            return await self._writing.write(request, target, wanted, seal)
         raise not_implemented(wanted.name)
 
     async def _not_found(self, target: Target) -> S3Error:

@@ -65,14 +65,15 @@ COMPLAINT_INTERVAL_MS = 10_000  # between two log lines about an origin that fai
 LIST_MAX_COUNT = 1_000  # S3's own limit for a page
 
 log = structlog.get_logger(__name__)
-Heard = Callable[[ObjectVersion, Mapping[str, str]], None]
+Heard = Callable[[ObjectVersion, Mapping[str, str], float], None]
 
 
 class S3Origin:
     """An `origin.base.Origin` over S3. Belongs to one event loop; opens nothing before `start` or
     the first call.
 
-    heard: told of every HEAD that is answered, with all its header fields, checksums included.
+    heard: told of every HEAD that is answered: the version, all header fields, checksums included,
+    and the monotonic time when it was asked.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class S3Origin:
     async def head(self, name: ObjectName) -> ObjectVersion:
         """See `Origin.head`."""
         client = await self._ready()
-        wanted = {"Bucket": name.bucket, "Key": name.key}
+        wanted, asked_at = {"Bucket": name.bucket, "Key": name.key}, time.monotonic()
         if self._heard is not None:
             wanted["ChecksumMode"] = "ENABLED"
         answer = await self._call(
@@ -116,7 +117,7 @@ class S3Origin:
         )
         version = bypass.version_of(name, answer, answer.get("ContentLength"))
         if self._heard is not None:
-            self._heard(version, answer["ResponseMetadata"]["HTTPHeaders"])
+            self._heard(version, answer["ResponseMetadata"]["HTTPHeaders"], asked_at)
         return version
 
     async def access(self) -> S3Access:

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 
 from cachesvc.coalescer import Coalescer
 from cachesvc.core.blocks import BlockRef
+from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry, ObjectName
 from cachesvc.disk.nvme import NvmeDisk
 from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
 from cachesvc.gateway.fields import FieldTable
 from cachesvc.gateway.server import Gateway
+from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
@@ -126,8 +128,10 @@ def gateway_over(
         versions = Versions(origin, revalidate_s)
         reader = Reader(origin, store, coalescer, versions, metrics, GEOMETRY)
         listener = socket.create_server(("127.0.0.1", 0))
-        parts = NodeParts(reader, store, origin, fields, origin.access, metrics)
-        gateway = await open_gateway(parts, settings or GatewaySettings("node-1"), listener, exits)
+        me = Member("node-1", "127.0.0.1:1", "127.0.0.1:1", 1)
+        cluster = Cluster(me, GEOMETRY)
+        parts = NodeParts(cluster, reader, store, origin, fields, origin.access, metrics)
+        gateway = await open_gateway(parts, settings or GatewaySettings(), listener, exits)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         return Gate(url, runner, directory, metrics, store, coalescer, reader, gateway, fields)
 

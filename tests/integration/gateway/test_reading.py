@@ -67,6 +67,7 @@ def test_a_range_is_answered_by_206_and_its_bytes(
 
 def test_what_is_stored_in_part_is_a_partial_hit(gate: Gate) -> None:
     gate.ask(headers={"Range": "bytes=0-99"})
+    until(gate.quiet, "it is stored")
     _, headers, body = gate.ask()
     assert headers["x-cache"] == "PARTIAL"
     assert body == DATA
