@@ -44,9 +44,7 @@ class Passing:
 
     async def back(self, request: BaseRequest, answer: ClientResponse) -> StreamResponse:
         """The origin's answer as ours."""
-        headers = forwarded(answer.headers)
-        for name in _OWN:
-            headers.popall(name, None)
+        headers = forwarded(answer.headers, _OWN)
         headers.update(self._stamp)
         headers["X-Cache"] = "BYPASS"
         response = StreamResponse(status=answer.status, headers=headers)

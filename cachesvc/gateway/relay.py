@@ -130,7 +130,7 @@ class Relay:
     async def _request(
         self, access: S3Access, endpoint: str, region: str, outgoing: Outgoing
     ) -> AsyncIterator[ClientResponse]:
-        headers = forwarded(outgoing.headers)
+        headers = forwarded(outgoing.headers, _OF_THE_SIGNATURE)
         query = tuple(pair for pair in outgoing.target.query if not is_auth(pair[0]))
         if outgoing.length_bytes is not None:
             headers["Content-Length"] = str(outgoing.length_bytes)
@@ -187,13 +187,14 @@ class Relay:
         return f"{parts.scheme}://s3.{region}.{aws[2]}", region
 
 
-def forwarded(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The fields that go on to the origin; Content-Length is set anew where there is a body."""
+def forwarded(headers: Mapping[str, str], own: frozenset[str]) -> CIMultiDict[str]:
+    """The fields that go on to the other side, but for `own`, those that are said anew there;
+    Content-Length is set where there is a body.
+    """
     return CIMultiDict(
         (name, value)
         for name, value in headers.items()
-        if name.lower() not in _OF_ONE_CONNECTION | _OF_THE_SIGNATURE
-        and name.lower() != "content-length"
+        if name.lower() not in _OF_ONE_CONNECTION | own and name.lower() != "content-length"
     )
 
 
