@@ -1,4 +1,5 @@
-"""The TCP lane beside nginx: the same bytes, 8 MiB ranges and 4 KiB ranges, the same raw client.
+"""The TCP lane and the S3 gateway beside nginx: the same bytes, 8 MiB ranges and 4 KiB ranges, raw
+clients, the gateway's that of nginx.
 
 nginx serves the files of the origin's folder by sendfile; the node serves its block files. Both are
 hot in the page cache. Throughput in GB/s, server CPU in s/GiB, latency as p50 in us.
@@ -104,8 +105,13 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         with (root / "bench" / str(number)).open("wb") as file:
             for piece in range(OBJECT_BYTES // MIB):
                 file.write(piece.to_bytes(8, "big") + block[8:])
-    with dev_origin(root) as origin, node(work / "data", origin) as ours, nginx(root, work) as peer:
-        lane, http = RawLane(ours.lane), RawHttp(peer[1])
+    (s3,) = free_ports(1)
+    with (
+        dev_origin(root) as origin,
+        node(work / "data", origin, "--s3", f"127.0.0.1:{s3}") as ours,
+        nginx(root, work) as peer,
+    ):
+        lane, http, gateway = RawLane(ours.lane), RawHttp(peer[1]), RawHttp(("127.0.0.1", s3))
         versions = [lane.stat(ObjectName("bench", str(n))) for n in range(OBJECT_COUNT)]
 
         def from_lane(number: int, start: int, view: memoryview) -> None:
@@ -114,25 +120,42 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         def from_nginx(number: int, start: int, view: memoryview) -> None:
             http.read_into(f"/bench/{number}", start, view)
 
-        cpu: dict[str, list[float]] = {"lane": [], "nginx": []}  # the first round does not count
+        def from_gateway(number: int, start: int, view: memoryview) -> None:
+            gateway.read_into(f"/bench/{number}", start, view)
+
+        # the first round does not count
+        cpu: dict[str, list[float]] = {"lane": [], "gateway": [], "nginx": []}
         big = interleaved(
             {
                 "lane": lambda: _big(from_lane, ours.process.pid, cpu["lane"]),
+                "gateway": lambda: _big(from_gateway, ours.process.pid, cpu["gateway"]),
                 "nginx": lambda: _big(from_nginx, peer[0].pid, cpu["nginx"]),
             },
             rounds,
         )
         small = interleaved(
-            {"lane": lambda: _small(from_lane), "nginx": lambda: _small(from_nginx)}, rounds
+            {
+                "lane": lambda: _small(from_lane),
+                "gateway": lambda: _small(from_gateway),
+                "nginx": lambda: _small(from_nginx),
+            },
+            rounds,
         )
         lane.close()
+        gateway.close()
         http.close()
     return {
         "8 MiB, lane GB/s": Figure.of(big["lane"]).as_json(),
+        "8 MiB, gateway GB/s": Figure.of(big["gateway"]).as_json(),
         "8 MiB, nginx GB/s": Figure.of(big["nginx"]).as_json(),
         "8 MiB, lane / nginx (mark: at least 0.9)": ratios(big["lane"], big["nginx"]).as_json(),
+        "8 MiB, gateway / nginx (mark: at least 0.8)": ratios(
+            big["gateway"], big["nginx"]
+        ).as_json(),
         "8 MiB, lane server CPU-s/GiB": Figure.of(cpu["lane"][1:]).as_json(),
+        "8 MiB, gateway server CPU-s/GiB": Figure.of(cpu["gateway"][1:]).as_json(),
         "8 MiB, nginx server CPU-s/GiB": Figure.of(cpu["nginx"][1:]).as_json(),
         "4 KiB, lane p50 us": Figure.of(small["lane"]).as_json(),
+        "4 KiB, gateway p50 us": Figure.of(small["gateway"]).as_json(),
         "4 KiB, nginx p50 us": Figure.of(small["nginx"]).as_json(),
     }

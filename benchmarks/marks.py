@@ -174,6 +174,12 @@ def _beside(
     return replace(mark, remark="; ".join(filter(None, (mark.remark, text))))
 
 
+def _gateway(found: Found) -> list[Mark]:
+    ratio = found.figure("lane", "8 MiB, gateway / nginx (mark")
+    why = "" if ratio else "lane was not run"
+    return [_mark("S3 gateway / nginx sendfile, 8 MiB, raw client", 0.8, ratio, why=why)]
+
+
 def _grpc(found: Found) -> list[Mark]:
     speed = found.values("hot-big", hot_big.case_name(1), GRPC, "GB/s")
     why = "" if speed else found.reason("hot-big", GRPC)
@@ -219,7 +225,7 @@ def _memory(found: Found) -> list[Mark]:
     ]  # fmt: skip
 
 
-FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _grpc, _cold, _memory)
+FAMILIES: tuple[Callable[[Found], list[Mark]], ...] = (_hot, _gateway, _grpc, _cold, _memory)
 
 
 def all_marks(found: Found) -> list[Mark]:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from cachesvc import app, cli, service
-from cachesvc.answer import Segment
+from cachesvc.answer import Segment, right
 from cachesvc.core.memory import fresh_bytes
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
@@ -28,10 +28,10 @@ class PlainGrpcService(service.GrpcService):
         return super()._methods() | {"Read": read}
 
     def _message(self, segment: Segment, start: int, end: int) -> Any:
-        sums = service._sums(segment, start, end, self._page_bytes)
+        sums = segment.checksums_of(start, end, self._page_bytes)
         data, view = fresh_bytes(end - start)
         segment.read_into(view, start)
-        if not service._right(view, start, sums, self._page_bytes):
+        if not right(view, start, sums, self._page_bytes):
             return None
         head = ReadHead((SegmentHead(start, end - start, segment.source, sums),))
         return cache_pb2.ReadChunk(header=codec.pack_read_head(head), data=data)

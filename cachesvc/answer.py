@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from cachesvc.core.blocks import Slice
+from cachesvc.core.blocks import Slice, cuts
+from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.pins import Pin
 
@@ -60,6 +61,16 @@ class Segment:
                 room[:] = part[first:beyond]
                 filled += len(room)
         return filled
+
+    def checksums_of(self, start: int, end: int, page_bytes: int) -> bytes:
+        """The checksums of `[start, end)` of the object, whose borders are the segment's or a
+        page's; empty on a bypass.
+        """
+        if not self.checksums:
+            return b""
+        first = start // page_bytes - self.start // page_bytes
+        beyond = -(-end // page_bytes) - self.start // page_bytes
+        return self.checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES]
 
     def close(self) -> None:
         """Let the pin go. Closing twice is fine."""
@@ -119,3 +130,13 @@ async def take(answer: Answer) -> Segment | None:
     if answer.segments:
         return answer.segments.pop(0)
     return None if answer.more is None else await anext(answer.more, None)
+
+
+def right(data: memoryview, start: int, sums: bytes, page_bytes: int) -> bool:
+    """Whether the bytes from `start` of the object on match their checksums, if they have any."""
+    pieces = cuts(start, start + len(data), page_bytes) if sums else ()
+    return all(
+        checksum(data[first - start : beyond - start])
+        == sums[number * CHECKSUM_BYTES : (number + 1) * CHECKSUM_BYTES]
+        for number, (first, beyond) in enumerate(pieces)
+    )

@@ -34,6 +34,10 @@ from cachesvc.config import ConfigError, NodeConfig, split_address
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
+from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
+from cachesvc.gateway.auth import KeyFileError, read_keys
+from cachesvc.gateway.fields import FieldTable
+from cachesvc.gateway.server import Gateway
 from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
@@ -73,6 +77,7 @@ class Node:
     lane: LaneServer
     service: GrpcService
     admin: Admin
+    gateway: Gateway | None = None
 
     async def drain(self) -> None:
         """Take nothing new, and let what is under way end, `drain_timeout` at most."""
@@ -80,11 +85,13 @@ class Node:
         self.admin.ready = False
         self.service.serving(False)
         self.lane.stop_listening()
-        grpc_stopped = asyncio.ensure_future(self.service.stop(self.config.drain_timeout))
+        stopped = [asyncio.ensure_future(self.service.stop(self.config.drain_timeout))]
+        if self.gateway is not None:
+            stopped.append(asyncio.ensure_future(self.gateway.stop(self.config.drain_timeout)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.drain_timeout):
                 await self.lane.drain()
-        await grpc_stopped
+        await asyncio.gather(*stopped)
 
 
 async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
@@ -94,14 +101,14 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         StartError: a directory, port or setting cannot be used.
         ConfigError: the member list, or the token file.
     """
-    token = config.read_token()
+    token, s3_keys = config.read_token(), _s3_keys(config)
     loop, geometry, metrics = asyncio.get_running_loop(), Geometry(), Metrics()
     disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     members = _member_list(config)
     address = _my_address(config, members)
     me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
     cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
-    listener = exits.enter_context(_listen(config.lane))
+    listener = exits.enter_context(_listen("lane", config.lane))
     door = None
     if config.unix is not None:
         door = _enter_door(config.unix, config.unix_group, exits)
@@ -115,9 +122,11 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
     )
     exits.callback(store.close)
+    fields = None if config.s3 is None else FieldTable()
     origin = S3Origin(
         S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
         metrics,
+        heard=None if fields is None else fields.hear,
     )
     exits.push_async_callback(origin.close)
     with _telling("origin-endpoint"):
@@ -149,6 +158,11 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         service.start(config.grpc)
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
+    if config.s3 is not None and fields is not None:
+        parts = NodeParts(cluster, reader, store, origin, fields, origin.access, metrics)
+        settings = GatewaySettings(config.s3_domain, s3_keys)
+        s3_listener = exits.enter_context(_listen("s3", config.s3))
+        node.gateway = await open_gateway(parts, settings, s3_listener, exits)
     exits.callback(_recover(store).set)
 
     membership = StaticMembership(cluster, members)
@@ -252,6 +266,13 @@ def _node_id(config: NodeConfig) -> str:
     return node_id
 
 
+def _s3_keys(config: NodeConfig) -> dict[str, str] | None:
+    try:
+        return None if config.s3_keys is None else read_keys(config.s3_keys)
+    except KeyFileError as error:
+        raise ConfigError(f"s3_keys: {error}") from error
+
+
 def _member_list(config: NodeConfig) -> MemberList:
     try:
         return MemberList(config.members or config.lane)
@@ -300,8 +321,8 @@ def _telling(setting: str) -> Iterator[None]:
         raise ConfigError(f"{setting}: {error}") from error
 
 
-def _listen(address: str) -> socket.socket:
-    with _naming("lane", address):
+def _listen(port_name: str, address: str) -> socket.socket:
+    with _naming(port_name, address):
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)

@@ -95,6 +95,14 @@ def node(
         str | None, typer.Option(help="A group that may use the Unix socket too.")
     ] = None,
     grpc: Annotated[str | None, typer.Option(help="gRPC, HOST:PORT.")] = None,
+    s3: Annotated[str | None, typer.Option(help="The S3 gateway, HOST:PORT.")] = None,
+    s3_auth: Annotated[str | None, typer.Option(help="Who may use it: none or sigv4.")] = None,
+    s3_keys: Annotated[
+        Path | None, typer.Option(help="Its clients' keys: lines ACCESS_KEY SECRET_KEY.")
+    ] = None,
+    s3_domain: Annotated[
+        str | None, typer.Option(help="Its host name, for BUCKET.NAME in place of /BUCKET.")
+    ] = None,
     admin: Annotated[str | None, typer.Option(help="Health and metrics, HOST:PORT.")] = None,
     members: Annotated[
         str | None, typer.Option(help="Lane addresses of all nodes, or file:PATH.")

@@ -44,6 +44,10 @@ _TO_WRITE = {
     "unix": "the path of a socket",
     "unix_group": "the name of a group",
     "grpc": "HOST:PORT",
+    "s3": "HOST:PORT",
+    "s3_auth": "none or sigv4",
+    "s3_keys": "the path of a file with lines ACCESS_KEY SECRET_KEY",
+    "s3_domain": "a host name such as s3.example.com",
     "admin": "HOST:PORT",
     "members": "HOST:PORT,... or file:PATH",
     "weight": f"a whole number from 1 to {MAX_WEIGHT}",
@@ -157,6 +161,14 @@ class NodeConfig(BaseModel):
     """A group whose members may use the Unix socket too. Empty: only root and the node's user."""
     grpc: Address = "127.0.0.1:7070"
     """The gRPC service."""
+    s3: Address | None = None
+    """The S3 gateway. None: no gateway."""
+    s3_auth: str = Field("none", pattern="^(none|sigv4)$")
+    """Who may use the gateway: none asks nobody, sigv4 wants signatures by the keys of s3_keys."""
+    s3_keys: Path | None = None
+    """A file with the keys of the gateway's clients, one a line: ACCESS_KEY SECRET_KEY."""
+    s3_domain: str = Field("", pattern=r"^[A-Za-z0-9.-]*$")
+    """The gateway's host name: a request to BUCKET.NAME means that bucket. Empty: paths only."""
     admin: Address = "127.0.0.1:7073"
     """Liveness, readiness and metrics."""
     members: str = ""
@@ -201,6 +213,7 @@ class NodeConfig(BaseModel):
             raise ValueError(
                 f"members: {self.members!r}: this version knows HOST:PORT,... and file:PATH"
             )
+        self._check_gateway()
         open_doors = [a for a in (self.lane, self.grpc) if not is_loopback(a)]
         if open_doors and self.token_file is None and not self.insecure:
             raise ValueError(
@@ -208,6 +221,19 @@ class NodeConfig(BaseModel):
                 "give --token-file FILE, or say --insecure"
             )
         return self
+
+    def _check_gateway(self) -> None:
+        for setting in ("s3_keys", "s3_domain"):
+            if getattr(self, setting) and self.s3 is None:
+                raise ValueError(f"{setting}: there is no S3 gateway: give --s3 HOST:PORT too")
+        if (self.s3_auth == "sigv4") != (self.s3_keys is not None):
+            raise ValueError("s3_auth sigv4 and s3_keys go together: give both, or neither")
+        open_door = self.s3 is not None and not is_loopback(self.s3)
+        if open_door and self.s3_auth == "none" and not self.insecure:
+            raise ValueError(
+                f"s3: {self.s3} can be reached from other machines: "
+                "give --s3-auth sigv4 and --s3-keys FILE, or say --insecure"
+            )
 
     def read_token(self) -> str:
         """The cluster's secret, or "".

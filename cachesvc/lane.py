@@ -6,8 +6,7 @@ takes segments from the reader and hands them to the connection's thread one at 
 slow client holds one segment. While a fill keeps the client waiting, `pending` frames say that the
 node lives.
 
-Rules: nothing is sent after an error frame of an answer; a request that no longer has a client is
-cancelled.
+Rules: nothing is sent after an error frame of an answer; a request without a client is cancelled.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from cachesvc.answer import Answer, take
 from cachesvc.core.errors import CacheError, InternalError, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.types import ObjectVersion
+from cachesvc.forgetting import forget_frame
 from cachesvc.lane_answer import (
     error_frame,
     head_of,
@@ -152,6 +152,8 @@ class LaneServer:
             self._read(connection, header)
         elif kind is Kind.STAT:
             self._stat(connection, header)
+        elif kind is Kind.FORGET:
+            self._hop(connection, lambda: self._answer_forget(connection, header))
         else:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
@@ -226,33 +228,31 @@ class LaneServer:
     def _begin(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if connection.closing:
             return
-        task = self._loop.create_task(work())
-        self._tasks[connection] = task
+        task = self._tasks[connection] = self._loop.create_task(work())
         task.add_done_callback(lambda task: self._end(connection, task))
 
     def _end(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.pop(connection, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, _Gone):
+        if not (task.cancelled() or isinstance(error := task.exception(), _Gone | None)):
             log.error("a request broke", why=repr(error))
         connection.thread.post(lambda: self._free(connection))
 
     def _abandon(self, connection: Connection) -> None:
-        task = self._tasks.get(connection)
-        if task is not None:
+        if (task := self._tasks.get(connection)) is not None:
             task.cancel()
 
     async def _answer_stat(self, connection: Connection, request: StatRequest) -> None:
         try:
             with self._patience(connection):
                 answer = await self._reader.stat(request)
-            message = codec.pack_stat_answer(
-                answer.version, answer.fresh_for_s, self._cluster.epoch
-            )
-            frame = encode(Kind.STAT_ANSWER, message.SerializeToString())
+            stat = codec.pack_stat_answer(answer.version, answer.fresh_for_s, self._cluster.epoch)
+            frame = encode(Kind.STAT_ANSWER, stat.SerializeToString())
         except Exception as error:
             frame = stat_error_frame(_explained(error))
         await self._send(connection, [memoryview(frame)])
+
+    async def _answer_forget(self, connection: Connection, header: bytes) -> None:
+        await self._send(connection, [memoryview(forget_frame(self._reader.versions, header))])
 
     async def _answer_read(self, connection: Connection, request: ReadRequest) -> None:
         answer = None

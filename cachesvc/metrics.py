@@ -45,6 +45,11 @@ class Metrics:
         )
         self.origin_bytes = counter("origin_bytes_total", "Body bytes received from the origin")
         self.origin_retries = counter("origin_retries_total", "Requests to the origin sent again")
+        self.s3_requests = counter(
+            "s3_requests_total",
+            "Requests to the S3 gateway, by S3's name of the operation and HTTP code",
+            ("op", "code"),
+        )
         self.stored_bytes = gauge("stored_bytes", "Bytes that block files take on disk")
         self.stored_blocks = gauge("stored_blocks", "Block files in the index")
         self.capacity_bytes = gauge("capacity_bytes", "Bytes that block files may take")

@@ -29,12 +29,11 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from cachesvc.answer import Answer, Segment, take
-from cachesvc.core.blocks import cuts
+from cachesvc.answer import Answer, Segment, right, take
 from cachesvc.core.errors import CacheError, InternalError
-from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.memory import fresh_bytes
 from cachesvc.core.request import ReadRequest
+from cachesvc.forgetting import forget
 from cachesvc.membership.cluster import Cluster
 from cachesvc.reader import Reader
 from cachesvc.wire import codec
@@ -165,6 +164,11 @@ class GrpcService:
                 cache_pb2.StatRequest.FromString,
                 cache_pb2.StatAnswer.SerializeToString,
             ),
+            "Forget": grpc.unary_unary_rpc_method_handler(
+                self._forget,
+                cache_pb2.ForgetRequest.FromString,
+                cache_pb2.ForgetAnswer.SerializeToString,
+            ),
             "Read": grpc.unary_stream_rpc_method_handler(
                 self._read, cache_pb2.ReadRequest.FromString, None
             ),
@@ -223,6 +227,20 @@ class GrpcService:
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except Exception as error:
             _abort(context, error)
+
+    def _forget(
+        self, message: cache_pb2.ForgetRequest, context: grpc.ServicerContext
+    ) -> cache_pb2.ForgetAnswer:
+        async def work() -> None:
+            forget(self._reader.versions, message)
+
+        try:
+            Call(self._loop, context).begin(work()).result()
+        except CancelledError:
+            context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
+        except Exception as error:
+            _abort(context, error)
+        return cache_pb2.ForgetAnswer()
 
     def _read(
         self, message: cache_pb2.ReadRequest, context: grpc.ServicerContext
@@ -316,7 +334,7 @@ class GrpcService:
         """`[start, end)` of a segment as one ReadChunk in wire form, received right behind its
         header; None if the bytes are not what the checksums say.
         """
-        sums = _sums(segment, start, end, self._page_bytes)
+        sums = segment.checksums_of(start, end, self._page_bytes)
         prefix = self._prefix(ReadHead((SegmentHead(start, end - start, segment.source, sums),)))
         message, view = fresh_bytes(len(prefix) + end - start)
         view[: len(prefix)] = prefix
@@ -327,7 +345,7 @@ class GrpcService:
             assert segment.pin is not None, "memory does not fail"
             self._reader.broken(segment.pin, error)
             return None
-        return message if whole and _right(data, start, sums, self._page_bytes) else None
+        return message if whole and right(data, start, sums, self._page_bytes) else None
 
     def _prefix(self, head: ReadHead) -> bytes:
         """A ReadChunk in wire form, up to its data."""
@@ -356,22 +374,3 @@ def _chunk_ends(segment: Segment) -> Iterator[int]:
     while position < end:
         position = min(end, (position // CHUNK_BYTES + 1) * CHUNK_BYTES)
         yield position
-
-
-def _sums(segment: Segment, start: int, end: int, page_bytes: int) -> bytes:
-    """The checksums that belong to `[start, end)`, whose borders are the segment's or a page's."""
-    if not segment.checksums:
-        return b""
-    first = start // page_bytes - segment.start // page_bytes
-    beyond = -(-end // page_bytes) - segment.start // page_bytes
-    return segment.checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES]
-
-
-def _right(data: memoryview, start: int, sums: bytes, page_bytes: int) -> bool:
-    """Whether the bytes from `start` of the object on match their checksums, if they have any."""
-    pieces = cuts(start, start + len(data), page_bytes) if sums else ()
-    return all(
-        checksum(data[first - start : beyond - start])
-        == sums[number * CHECKSUM_BYTES : (number + 1) * CHECKSUM_BYTES]
-        for number, (first, beyond) in enumerate(pieces)
-    )

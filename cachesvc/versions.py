@@ -124,6 +124,13 @@ class Versions:
         if known is not None and known.version is not None and known.version.same_bytes(version):
             del self._entries[version.name]
 
+    def forget_object(self, name: ObjectName) -> None:
+        """The object was written: whoever asks from now on must look again. A look that is under
+        way answers those who wait for it, and nobody after them.
+        """
+        self._entries.pop(name, None)
+        self._looks.pop(name, None)
+
     def _limit_s(self, max_age_s: float | None) -> float:
         return self.revalidate_s if max_age_s is None else min(max_age_s, self.revalidate_s)
 
@@ -158,15 +165,17 @@ class Versions:
                 checked = Checked(version, look.sent_at)
             except ObjectNotFound:
                 checked = Checked(None, look.sent_at)
-            self._entries[name] = checked
-            self._entries.move_to_end(name)
-            while len(self._entries) > self._max_entry_count:
-                self._entries.popitem(last=False)
+            if self._looks.get(name) is look:
+                self._entries[name] = checked
+                self._entries.move_to_end(name)
+                while len(self._entries) > self._max_entry_count:
+                    self._entries.popitem(last=False)
             return checked
         except CacheError as error:
             raise error.with_traceback(None) from None
         finally:
-            del self._looks[name]
+            if self._looks.get(name) is look:
+                del self._looks[name]
 
     async def _probed(self, name: ObjectName, look: _Look) -> ObjectVersion | None:
         """What the probe tells; else a HEAD is to be sent, if there is anybody left who asks."""

@@ -18,8 +18,8 @@ import structlog
 from cachesvc.config import split_address
 from cachesvc.core.errors import CacheError, ProtocolError
 from cachesvc.membership.cluster import Cluster
+from cachesvc.membership.greeting import greeting
 from cachesvc.wire import codec
-from cachesvc.wire.frame import PREFIX_BYTES, PROTOCOL_VERSION, Kind, encode, parse_prefix
 from cachesvc.wire.v1 import cluster_pb2
 
 ROUND_INTERVAL_S = 2.0
@@ -126,7 +126,8 @@ class StaticMembership:
     async def _introduce(self, address: str) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                welcome = await self._hello(address)
+                async with greeting(self._cluster, address, introducing=True) as (welcome, _, _):
+                    pass
             codec.raise_error(welcome.error)
             self._check_config(address, welcome)
             theirs = codec.unpack_table(welcome.table).members
@@ -135,23 +136,6 @@ class StaticMembership:
             return
         except (CacheError, StopIteration, OSError, ValueError) as error:
             log.warning("member refused", address=address, why=str(error))
-
-    async def _hello(self, address: str) -> cluster_pb2.Welcome:
-        host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        try:
-            hello = cluster_pb2.HelloRequest(
-                protocol_version=PROTOCOL_VERSION,
-                token=self._cluster.token,
-                client_id=f"node {self._cluster.me.node_id}",
-                member=codec.pack_member(self._cluster.me),
-            )
-            writer.write(encode(Kind.HELLO, hello.SerializeToString()))
-            prefix = parse_prefix(await reader.readexactly(PREFIX_BYTES))
-            header = await reader.readexactly(prefix.header_bytes)
-            return codec.parse(cluster_pb2.Welcome, header)
-        finally:
-            writer.close()
 
     def _check_config(self, address: str, welcome: cluster_pb2.Welcome) -> None:
         ours = codec.pack_geometry(self._cluster.geometry, self._cluster.vnodes_per_weight)

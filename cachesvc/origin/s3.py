@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -41,6 +42,7 @@ from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin import blame, bypass
+from cachesvc.origin.access import Credentials, S3Access
 from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
@@ -63,17 +65,26 @@ COMPLAINT_INTERVAL_MS = 10_000  # between two log lines about an origin that fai
 LIST_MAX_COUNT = 1_000  # S3's own limit for a page
 
 log = structlog.get_logger(__name__)
+Heard = Callable[[ObjectVersion, Mapping[str, str], float], None]
 
 
 class S3Origin:
     """An `origin.base.Origin` over S3. Belongs to one event loop; opens nothing before `start` or
     the first call.
+
+    heard: told of every HEAD that is answered: the version, all header fields, checksums included,
+    and the monotonic time when it was asked.
     """
 
     def __init__(
-        self, settings: S3Settings, metrics: Metrics, budget: RetryBudget | None = None
+        self,
+        settings: S3Settings,
+        metrics: Metrics,
+        budget: RetryBudget | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self._settings = settings
+        self._heard = heard
         self._metrics = metrics
         self._budget = budget or RetryBudget(now_ms=_now_ms())
         self._signer = Signer(settings.max_signed_urls)
@@ -83,6 +94,8 @@ class S3Origin:
         self._transfers: set[Transfer] = set()
         self._stream_count = 0
         self._call_limit_s = (settings.connect_timeout_ms + 2 * settings.read_timeout_ms) / 1000
+        self._session = get_session()
+        self._tls: ssl.SSLContext | None = None
         self._client: Any = None
         self._connections: Connections | None = None
         self._endpoint = settings.endpoint_url or "AWS S3"
@@ -96,13 +109,30 @@ class S3Origin:
     async def head(self, name: ObjectName) -> ObjectVersion:
         """See `Origin.head`."""
         client = await self._ready()
+        wanted, asked_at = {"Bucket": name.bucket, "Key": name.key}, time.monotonic()
+        if self._heard is not None:
+            wanted["ChecksumMode"] = "ENABLED"
         answer = await self._call(
-            "head",
-            str(name),
-            name.bucket,
-            lambda: client.head_object(Bucket=name.bucket, Key=name.key),
+            "head", str(name), name.bucket, lambda: client.head_object(**wanted)
         )
-        return bypass.version_of(name, answer, answer.get("ContentLength"))
+        version = bypass.version_of(name, answer, answer.get("ContentLength"))
+        if self._heard is not None:
+            self._heard(version, answer["ResponseMetadata"]["HTTPHeaders"], asked_at)
+        return version
+
+    async def access(self) -> S3Access:
+        """How to reach the same S3 by other means, with credentials that are good now.
+
+        Raises: what botocore raises where it finds half of its credentials.
+        """
+        client = await self._ready()
+        assert self._tls is not None
+        found = None if self._settings.anonymous else await self._session.get_credentials()
+        credentials = None
+        if found is not None:
+            frozen = await found.get_frozen_credentials()
+            credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
+        return S3Access(self._endpoint, client.meta.region_name, credentials, self._tls)
 
     async def list(
         self, bucket: str, prefix: str, delimiter: str, token: str | None, limit_count: int
@@ -345,12 +375,10 @@ class S3Origin:
     async def _open(self) -> None:
         if self._closed:
             raise OriginError(f"the origin {self._endpoint} was closed")
-        session = get_session()
-        client = await open_client(session, self._settings, self._exits)
+        client = await open_client(self._session, self._settings, self._exits)
+        self._tls = tls_context(self._session.get_config_variable("ca_bundle"))
         self._connections = Connections(
-            self._settings.connect_timeout_ms,
-            self._settings.max_gets,
-            tls_context(session.get_config_variable("ca_bundle")),
+            self._settings.connect_timeout_ms, self._settings.max_gets, self._tls
         )
         self._endpoint = client.meta.endpoint_url
         self._client = client

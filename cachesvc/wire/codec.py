@@ -7,6 +7,7 @@ ERRORS is the one table from errors to wire codes, both ways; gRPC and HTTP foll
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from cachesvc.wire.varint import pack_varint, read_varint
 M = TypeVar("M", bound=Message)
 
 END_OF_OBJECT = (1 << 64) - 1
+MAX_FORGET_COUNT = 1024  # objects in one request
 
 # error class -> (wire code, gRPC status name, HTTP status)
 ERRORS: dict[type[errors.CacheError], tuple[cluster_pb2.ErrorCode.ValueType, str, int]] = {
@@ -164,6 +166,19 @@ def pack_stat(request: StatRequest) -> bytes:
 def unpack_stat(message: cache_pb2.StatRequest) -> StatRequest:
     name = ObjectName(message.object.bucket, message.object.key)
     return StatRequest(name, unpack_max_age(message.max_age_plus_one_ms))
+
+
+def pack_forget(names: Sequence[ObjectName]) -> bytes:
+    objects = [cache_pb2.ObjectName(bucket=name.bucket, key=name.key) for name in names]
+    return cache_pb2.ForgetRequest(objects=objects).SerializeToString()
+
+
+def unpack_forget(message: cache_pb2.ForgetRequest) -> list[ObjectName]:
+    if len(message.objects) > MAX_FORGET_COUNT:
+        raise errors.ProtocolError(
+            f"{len(message.objects)} objects to forget; {MAX_FORGET_COUNT} is the most"
+        )
+    return [ObjectName(one.bucket, one.key) for one in message.objects]
 
 
 def pack_read(request: ReadRequest, epoch: int) -> bytes:

@@ -4,9 +4,9 @@
     header: one message of proto/, by kind
     body: the bytes that the header describes
 
-Story: a connection begins with Hello, answered by Welcome. Then the client sends one Stat or Read
-at a time; a Stat is answered by one frame, a Read by one or more ReadAnswer frames, of which the
-last says so. Requests have no body.
+Story: a connection begins with Hello, answered by Welcome. Then the client sends one Stat, Read or
+Forget at a time; a Stat and a Forget are answered by one frame, a Read by one or more ReadAnswer
+frames, of which the last says so. Requests have no body.
 
 Rules: every length is bounded before anything is allocated; a decoder that raised is never fed
 again. Invariant (fuzzed): whatever way the bytes are cut, the same frames come out, or the same
@@ -39,6 +39,8 @@ class Kind(IntEnum):
     STAT_ANSWER = 4
     READ = 5
     READ_ANSWER = 6
+    FORGET = 7
+    FORGET_ANSWER = 8
 
 
 @dataclass(frozen=True, slots=True)

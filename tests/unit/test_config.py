@@ -294,3 +294,40 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     text = refusal(weight=0, capacity="x")
     assert "weight: " in text
     assert "capacity: " in text
+
+
+def test_a_gateway_that_others_can_reach_wants_signatures(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    assert config(s3="127.0.0.1:7072").s3 == "127.0.0.1:7072"
+    assert "--s3-auth sigv4" in refusal(s3="0.0.0.0:7072")
+    assert config(s3="0.0.0.0:7072", insecure=True)
+    assert config(s3="0.0.0.0:7072", s3_auth="sigv4", s3_keys=keys)
+    assert refusal(s3="0.0.0.0:7072", token_file=tmp_path / "token")
+
+
+@pytest.mark.parametrize(
+    ("setting", "flags"),
+    [
+        ("s3", {"s3": "7072"}),
+        ("s3_auth", {"s3": "127.0.0.1:7072", "s3_auth": "basic"}),
+        ("s3_auth", {"s3": "127.0.0.1:7072", "s3_auth": "sigv4"}),
+        ("s3_auth", {"s3": "127.0.0.1:7072", "s3_keys": "keys"}),
+        ("s3_keys", {"s3_auth": "sigv4", "s3_keys": "keys"}),
+        ("s3_domain", {"s3_domain": "s3.local"}),
+        ("s3_domain", {"s3": "127.0.0.1:7072", "s3_domain": "a b"}),
+    ],
+)
+def test_settings_of_the_gateway_that_cannot_be_are_refused(
+    setting: str, flags: dict[str, str]
+) -> None:
+    assert setting in refusal(**flags)
+
+
+def test_the_gateway_can_be_set_in_the_file_and_in_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[node]\ndata_dir = ["/d"]\ns3 = "127.0.0.1:1"\ns3_domain = "s3.local"\n')
+    assert load({}, file).s3 == "127.0.0.1:1"
+    monkeypatch.setenv("CACHESVC_NODE__S3", "127.0.0.1:2")
+    found = load({}, file)
+    assert (found.s3, found.s3_domain) == ("127.0.0.1:2", "s3.local")

@@ -311,6 +311,26 @@ def test_a_denied_version_is_forgotten_and_no_other() -> None:
     run(body)
 
 
+def test_a_head_that_was_under_way_when_the_object_was_written_answers_nobody_later() -> None:
+    async def body() -> None:
+        bench = Bench()
+        old = bench.origin.put(NAME, b"old")
+        go = bench.hold()
+        early = asyncio.ensure_future(bench.get())
+        await soon(lambda: bench.heads == 1, "the HEAD is under way")
+        bench.versions.forget_object(NAME)
+        bench.hold().set()
+        new = bench.origin.put(NAME, b"newer")
+        assert await bench.get() == new
+        bench.origin.put(NAME, b"old", old.etag)
+        go.set()
+        assert (await early).etag == old.etag
+        assert await bench.get() == new
+        assert bench.heads == 2
+
+    run(body)
+
+
 def test_the_table_is_bounded() -> None:
     async def body() -> None:
         bench = Bench(most=3)

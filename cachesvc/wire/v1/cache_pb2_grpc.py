@@ -52,6 +52,11 @@ class CacheStub:
                 request_serializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadRequest.SerializeToString,
                 response_deserializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadChunk.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/cachesvc.wire.v1.Cache/Forget',
+                request_serializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetAnswer.FromString,
+                _registered_method=True)
 
 
 class CacheServicer:
@@ -80,6 +85,13 @@ class CacheServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Objects were written at the origin: whoever reads them from now on sees that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +109,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadRequest.FromString,
                     response_serializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadChunk.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetRequest.FromString,
+                    response_serializer=cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +199,33 @@ class Cache:
             '/cachesvc.wire.v1.Cache/Read',
             cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadRequest.SerializeToString,
             cachesvc_dot_wire_dot_v1_dot_cache__pb2.ReadChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cachesvc.wire.v1.Cache/Forget',
+            cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetRequest.SerializeToString,
+            cachesvc_dot_wire_dot_v1_dot_cache__pb2.ForgetAnswer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,243 @@
+"""GetObject and HeadObject from the cache: which head, and which bytes behind it.
+
+Story: the version and its fields are looked up, conditions and range decide on the head. Then the
+bytes: what is stored is taken at once, what is not is filled; only with the first bytes in hand is
+the head sent, so that an object that changed meanwhile is looked up again and nobody notices. A
+large object is read in windows, all of the same version.
+
+Rules
+- One answer, one version. What fails behind the head ends the connection: never a short answer.
+- A page that fails its check is filled again, and the client gets the right bytes.
+- No object is held in memory: see outlet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from email.utils import formatdate
+
+import structlog
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from cachesvc.answer import Answer, FilePart, Segment, take
+from cachesvc.aside import on_a_thread
+from cachesvc.core.blocks import slices
+from cachesvc.core.errors import CacheError, InternalError, NotCacheable, ObjectChanged
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.gateway import conditions
+from cachesvc.gateway.fields import Fields
+from cachesvc.gateway.lookup import Found, Lookup
+from cachesvc.gateway.outlet import Outlet, SendThreads
+from cachesvc.gateway.ranges import parse_range
+from cachesvc.reader import Reader
+from cachesvc.store import Store
+
+WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
+SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
+CHANGED_TRIES = 3
+CORRUPT_TRIES = 3
+
+_IN_PARTS = re.compile(r'-[0-9]+"$')
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer. body: what follows it; None: nothing may."""
+
+    status: int
+    fields: dict[str, str]
+    version: ObjectVersion
+    body: ByteRange | None
+
+
+@dataclass(slots=True)
+class _Look:
+    """What of a window is stored: all of it (`hit`), or some."""
+
+    hit: Answer | None
+    some: bool = field(default=False)
+
+    def close(self) -> None:
+        if self.hit is not None:
+            self.hit.close()
+
+
+def head_of(headers: Mapping[str, str], found: Found) -> Head:
+    """What to answer for what was found.
+
+    Raises:
+        S3Error: 412 or 416.
+    """
+    version = found.version
+    modified_s = version.last_modified_ms // 1000
+    fields = {"ETag": version.etag, "Last-Modified": formatdate(modified_s, usegmt=True)}
+    if not conditions.check(headers, version.etag, modified_s):
+        kept = ("cache-control", "expires", "content-location", "vary")
+        fields |= {name: value for name, value in found.fields if name in kept}
+        return Head(304, fields, version, None)
+    counts = conditions.range_holds(headers, version.etag, modified_s)
+    wanted = parse_range(headers.get("Range") if counts else None, version.size_bytes)
+    told = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and wanted is None
+    told = told and _clear(version, found.fields)
+    fields |= {
+        name: value for name, value in found.fields if told or not name.startswith("x-amz-checksum")
+    }
+    fields["Accept-Ranges"] = "bytes"
+    status, body = 200, wanted or ByteRange(0, version.size_bytes)
+    if wanted is not None:
+        status = 206
+        fields["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{version.size_bytes}"
+    return Head(status, fields, version, body)
+
+
+def _clear(version: ObjectVersion, fields: Fields) -> bool:
+    """Whether checksums say what they are of: those of an object that was uploaded in parts may be
+    of the parts, which some origins do not tell by HEAD.
+    """
+    in_parts = _IN_PARTS.search(version.etag) is not None
+    return not in_parts or any(name == "x-amz-checksum-type" for name, _ in fields)
+
+
+class Reading:
+    """GETs and HEADs of objects on one node. stamp: fields that every answer carries."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        store: Store,
+        lookup: Lookup,
+        threads: SendThreads,
+        stamp: Mapping[str, str],
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._lookup = lookup
+        self._threads = threads
+        self._stamp = dict(stamp)
+
+    async def answer(
+        self, request: BaseRequest, name: ObjectName, request_id: str
+    ) -> StreamResponse:
+        """The answer, sent or ready to be sent.
+
+        Raises: S3Error, and CacheErrors, before anything was sent; NotCacheable: this object is
+        the origin's own affair. ConnectionError: something failed behind the head, hang up.
+        """
+        for last in [False] * (CHANGED_TRIES - 1) + [True]:
+            found = await self._lookup.find(name)
+            if not found.version.cacheable:
+                raise NotCacheable(f"{name}: ETag {found.version.etag!r} is not strong")
+            head = head_of(request.headers, found)
+            head.fields.update(self._stamp)
+            head.fields["x-amz-request-id"] = request_id
+            if head.body is None or request.method == "HEAD" or not head.body.length_bytes:
+                return self._bodiless(head)
+            try:
+                return await self._get(request, head, head.body)
+            except ObjectChanged:
+                self._reader.versions.forget(found.version)
+                if last:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _bodiless(self, head: Head) -> StreamResponse:
+        response = StreamResponse(status=head.status, headers=head.fields)
+        response.headers["X-Cache"] = "HIT"
+        if head.body is not None:
+            response.content_length = head.body.length_bytes
+        return response
+
+    async def _get(self, request: BaseRequest, head: Head, body: ByteRange) -> StreamResponse:
+        window = ByteRange(body.start, min(body.end, body.start + WINDOW_BYTES))
+        look = await on_a_thread(lambda: self._look(head.version, window))
+        assert look is not None
+        answer = look.hit or await self._reader.read(_request(head.version, window))
+        async with aclosing(answer):
+            first = await take(answer)
+            assert first is not None, "a window holds bytes"
+            with closing(first):
+                head.fields["X-Cache"] = (
+                    "HIT" if look.hit is not None else "PARTIAL" if look.some else "MISS"
+                )
+                if first.length_bytes == body.length_bytes and _small(first):
+                    data = b"".join(part for part in first.parts if isinstance(part, memoryview))
+                    assert await take(answer) is None, "the window holds no more"
+                    return Response(status=head.status, headers=head.fields, body=data)
+                return await self._send(request, head, body, answer, first)
+
+    def _look(self, version: ObjectVersion, window: ByteRange) -> _Look:
+        hit = self._reader.hit(_request(version, window))
+        if hit is not None:
+            return _Look(hit, True)
+        parts = slices(version, window, self._reader.geometry)
+        return _Look(None, any(self._store.present(part.block) & part.pages for part in parts))
+
+    async def _send(
+        self, request: BaseRequest, head: Head, body: ByteRange, answer: Answer, first: Segment
+    ) -> StreamResponse:
+        """The head, then everything behind it. Raises ConnectionError if that fails."""
+        response = StreamResponse(status=head.status, headers=head.fields)
+        response.content_length = body.length_bytes
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        transport.set_write_buffer_limits(0)
+        writer = await response.prepare(request)
+        assert writer is not None
+        writer.send_headers()
+        while transport.get_write_buffer_size():
+            await writer.drain()
+        page_bytes = self._reader.geometry.page_bytes
+        with closing(Outlet(transport, self._threads, page_bytes, self._reader.broken)) as outlet:
+            try:
+                await self._send_segment(outlet, head.version, first)
+                await self._send_rest(outlet, head.version, answer)
+                for start in range(body.start + WINDOW_BYTES, body.end, WINDOW_BYTES):
+                    window = ByteRange(start, min(body.end, start + WINDOW_BYTES))
+                    await self._send_window(outlet, head.version, window)
+            except CacheError as error:
+                log.warning("an answer was cut short", name=str(head.version.name), why=str(error))
+                raise ConnectionAbortedError(str(error)) from error
+        return response
+
+    async def _send_window(self, outlet: Outlet, version: ObjectVersion, window: ByteRange) -> None:
+        look = await on_a_thread(lambda: self._look(version, window))
+        assert look is not None
+        answer = look.hit or await self._reader.read(_request(version, window))
+        async with aclosing(answer):
+            await self._send_rest(outlet, version, answer)
+
+    async def _send_rest(
+        self, outlet: Outlet, version: ObjectVersion, answer: Answer, tries: int = CORRUPT_TRIES
+    ) -> None:
+        while (segment := await take(answer)) is not None:
+            with closing(segment):
+                await self._send_segment(outlet, version, segment, tries)
+
+    async def _send_segment(
+        self, outlet: Outlet, version: ObjectVersion, segment: Segment, tries: int = CORRUPT_TRIES
+    ) -> None:
+        """Send it; what of it fails its checks is filled and sent again from there."""
+        position, end = await outlet.send(segment), segment.start + segment.length_bytes
+        if position == end:
+            return
+        if not tries:
+            raise InternalError(f"{version.name}: bytes keep failing their checksums")
+        again = ReadRequest(version.name, ((position, end),), version, verify=True)
+        async with aclosing(await self._reader.read(again)) as answer:
+            await self._send_rest(outlet, version, answer, tries - 1)
+
+
+def _request(version: ObjectVersion, window: ByteRange) -> ReadRequest:
+    return ReadRequest(version.name, ((window.start, window.end),), version)
+
+
+def _small(segment: Segment) -> bool:
+    in_memory = not any(isinstance(part, FilePart) for part in segment.parts)
+    return in_memory and segment.length_bytes <= SMALL_BYTES

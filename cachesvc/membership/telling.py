@@ -1,0 +1,69 @@
+"""Telling the other members that objects were written.
+
+Rules: best effort, within TELL_S, all members at once. A member that does not hear it goes on
+believing in what it knows for its own `revalidate` at most, as without the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import structlog
+
+from cachesvc.core.errors import CacheError, ProtocolError
+from cachesvc.core.types import ObjectName
+from cachesvc.membership.cluster import Cluster
+from cachesvc.membership.greeting import greeting, receive
+from cachesvc.wire import codec
+from cachesvc.wire.frame import Kind, encode
+from cachesvc.wire.v1 import cache_pb2
+
+TELL_S = 1.0
+_FRAME_NAME_BYTES = 48 << 10  # of names in one frame
+
+log = structlog.get_logger(__name__)
+
+
+async def tell_forget(cluster: Cluster, names: Sequence[ObjectName]) -> None:
+    """Have every other member forget the versions of these objects. Raises nothing."""
+    others = [one for one in cluster.table.members if one.node_id != cluster.me.node_id]
+    await asyncio.gather(*(_tell(cluster, one.lane_address, names) for one in others))
+
+
+async def _tell(cluster: Cluster, address: str, names: Sequence[ObjectName]) -> None:
+    try:
+        async with (
+            asyncio.timeout(TELL_S),
+            greeting(cluster, address) as (welcome, reader, writer),
+        ):
+            codec.raise_error(welcome.error)
+            for group in _groups(names):
+                writer.write(encode(Kind.FORGET, codec.pack_forget(group)))
+                prefix, header = await receive(reader)
+                if prefix.kind is not Kind.FORGET_ANSWER:
+                    raise ProtocolError(f"{address} answers FORGET by {prefix.kind.name}")
+                codec.raise_error(codec.parse(cache_pb2.ForgetAnswer, header).error)
+    except (CacheError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        log.warning(
+            "a member was not told of a write",
+            address=address,
+            objects=len(names),
+            why=str(error) or type(error).__name__,
+        )
+
+
+def _groups(names: Sequence[ObjectName]) -> Iterator[list[ObjectName]]:
+    """The names in groups that fit a frame."""
+    group: list[ObjectName] = []
+    group_bytes = 0
+    for name in names:
+        name_bytes = len(name.bucket.encode()) + len(name.key.encode()) + 16
+        full = group_bytes + name_bytes > _FRAME_NAME_BYTES
+        if group and (full or len(group) == codec.MAX_FORGET_COUNT):
+            yield group
+            group, group_bytes = [], 0
+        group.append(name)
+        group_bytes += name_bytes
+    if group:
+        yield group

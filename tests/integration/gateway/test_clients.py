@@ -1,0 +1,227 @@
+"""Real clients at the gateway: their bytes, the second read without an origin GET, their writes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.client import Config
+from moto.server import ThreadedMotoServer
+
+from cachesvc.devorigin import DevOrigin
+from tests.integration.gateway.conftest import DATA
+from tests.integration.gateway.gate import Gate, ask, gateway_over
+from tests.support import pattern, until
+
+BIG = pattern(12 << 20, seed=3)
+
+
+def client(url: str) -> Any:
+    retries = {"total_max_attempts": 1}
+    return boto3.client("s3", endpoint_url=url, config=Config(retries=retries))
+
+
+def gets(origin: DevOrigin) -> list[tuple[int, int] | None]:
+    return [one.range for one in origin.requests if one.operation == "GetObject"]
+
+
+@pytest.fixture
+def moto(tmp_path: Path) -> Iterator[Gate]:
+    """A gateway before somebody else's S3, with an empty bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    (tmp_path / "node").mkdir()
+    assert ask(f"http://{host}:{port}", "/moto-api/reset", "POST")[0] == 200
+    with gateway_over(f"http://{host}:{port}", tmp_path / "node") as started:
+        s3 = client(started.url)
+        s3.create_bucket(Bucket="bucket")
+        s3.close()
+        yield started
+    server.stop()
+
+
+def test_s3transfer_downloads_in_parts_and_again_without_the_origin(
+    gate: Gate, origin: DevOrigin, tmp_path: Path
+) -> None:
+    origin.put("bucket", "big", BIG)
+    s3 = client(gate.url)
+    parts = TransferConfig(multipart_threshold=1 << 20, multipart_chunksize=1 << 20)
+    for _ in range(2):
+        s3.download_file("bucket", "big", str(tmp_path / "got"), Config=parts)
+        assert (tmp_path / "got").read_bytes() == BIG
+        until(gate.quiet, "it is stored")
+        asked = len(gets(origin))
+    s3.download_file("bucket", "big", str(tmp_path / "got"), Config=parts)
+    assert len(gets(origin)) == asked
+    assert sum(end - start for start, end in filter(None, gets(origin))) == len(BIG)
+    s3.close()
+
+
+def test_boto3_writes_in_every_way_and_reads_what_it_wrote(moto: Gate, tmp_path: Path) -> None:
+    s3 = client(moto.url)
+    source = tmp_path / "source"
+    source.write_bytes(BIG)
+    parts = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+    s3.upload_file(str(source), "bucket", "multi", Config=parts, ExtraArgs={"Metadata": {"a": "b"}})
+    answer = s3.get_object(Bucket="bucket", Key="multi")
+    assert answer["Body"].read() == BIG
+    assert answer["Metadata"] == {"a": "b"}
+    assert answer["ETag"].endswith('-3"')
+
+    s3.put_object(Bucket="bucket", Key="copied", Body=b"old")
+    assert s3.get_object(Bucket="bucket", Key="copied")["Body"].read() == b"old"
+    s3.put_object(Bucket="bucket", Key="whole", Body=DATA)
+    s3.copy_object(Bucket="bucket", Key="copied", CopySource={"Bucket": "bucket", "Key": "whole"})
+    assert s3.get_object(Bucket="bucket", Key="copied")["Body"].read() == DATA
+
+    keys = ["plain", "a&b <c>", "gr\u00fc\u00dfe/x"]
+    for key in keys:
+        s3.put_object(Bucket="bucket", Key=key, Body=key.encode())
+        assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == key.encode()
+    s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": key} for key in keys]})
+    for key in keys:
+        with pytest.raises(s3.exceptions.NoSuchKey):
+            s3.get_object(Bucket="bucket", Key=key)
+    s3.delete_object(Bucket="bucket", Key="copied")
+    with pytest.raises(s3.exceptions.ClientError, match="404"):
+        s3.head_object(Bucket="bucket", Key="copied")
+    listed = s3.get_paginator("list_objects_v2").paginate(Bucket="bucket", PaginationConfig={})
+    assert [one["Key"] for page in listed for one in page["Contents"]] == ["multi", "whole"]
+    s3.close()
+
+
+def test_checksums_and_metadata_are_those_of_the_origin(moto: Gate) -> None:
+    s3 = client(moto.url)
+    s3.put_object(
+        Bucket="bucket",
+        Key="key",
+        Body=DATA,
+        ContentType="text/plain",
+        CacheControl="max-age=60",
+        ContentEncoding="identity",
+        Metadata={"who": "me"},
+        ChecksumAlgorithm="SHA256",
+    )
+    direct = moto.ask("/bucket/key?versionId=null", headers={"x-amz-checksum-mode": "ENABLED"})[1]
+    for _ in range(2):
+        full = moto.ask(headers={"x-amz-checksum-mode": "ENABLED"})[1]
+        assert full["x-amz-checksum-sha256"] == direct["x-amz-checksum-sha256"]
+        assert full["content-type"] == "text/plain"
+        assert (full["cache-control"], full["x-amz-meta-who"]) == ("max-age=60", "me")
+    plain = moto.ask()[1]
+    cut = moto.ask(headers={"x-amz-checksum-mode": "ENABLED", "Range": "bytes=0-9"})[1]
+    assert not [name for name in plain.keys() | cut.keys() if name.startswith("x-amz-checksum")]
+    assert s3.get_object(Bucket="bucket", Key="key", ChecksumMode="ENABLED")["Body"].read() == DATA
+    s3.close()
+
+
+def _read(url: str, queue: Any) -> None:
+    s3 = client(url)
+    queue.put(s3.get_object(Bucket="bucket", Key="key")["Body"].read() == DATA)
+
+
+@pytest.mark.slow
+def test_eight_processes_on_a_cold_object_cost_one_fill(gate: Gate, origin: DevOrigin) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    readers = [context.Process(target=_read, args=(gate.url, queue)) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    assert [queue.get(timeout=60) for _ in readers] == [True] * 8
+    for reader in readers:
+        reader.join()
+    spans = [span for span in gets(origin) if span]
+    assert len(set(spans)) == len(spans)
+    assert sum(end - start for start, end in spans) == len(DATA)
+
+
+@pytest.mark.slow
+def test_pyarrow_reads_a_table_and_writes_one(gate: Gate, origin: DevOrigin) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import fs, parquet
+
+    files = fs.S3FileSystem(
+        endpoint_override=gate.url, access_key="a", secret_key="b", region="us-east-1"
+    )
+    with files.open_input_file("bucket/key") as source:
+        assert source.read_at(1000, 5) == DATA[5:1005]
+        assert source.read() == DATA
+    until(gate.quiet, "it is stored")
+    asked = len(gets(origin))
+    with files.open_input_file("bucket/key") as source:
+        assert source.read() == DATA
+    assert len(gets(origin)) == asked
+    assert [one.path for one in files.get_file_info(fs.FileSelector("bucket"))] == ["bucket/key"]
+    table = pyarrow.table({"n": list(range(100_000)), "text": ["x"] * 100_000})
+    with (gate.directory / "table.parquet").open("wb") as local:
+        parquet.write_table(table, local, row_group_size=10_000)
+    origin.put("bucket", "table.parquet", (gate.directory / "table.parquet").read_bytes())
+    for _ in range(2):
+        got = parquet.read_table("bucket/table.parquet", columns=["n"], filesystem=files)
+        assert got["n"].to_pylist() == list(range(100_000))
+
+
+def obstore_of(gate: Gate) -> Any:
+    from obstore.store import S3Store
+
+    return S3Store(
+        "bucket",
+        endpoint=gate.url,
+        access_key_id="a",
+        secret_access_key="b",
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
+
+
+@pytest.mark.slow
+def test_obstore_reads_again_without_the_origin(gate: Gate, origin: DevOrigin) -> None:
+    obstore = pytest.importorskip("obstore")
+    store = obstore_of(gate)
+    assert bytes(obstore.get(store, "key").bytes()) == DATA
+    until(gate.quiet, "it is stored")
+    asked = len(gets(origin))
+    assert bytes(obstore.get_range(store, "key", start=70_000, end=170_000)) == DATA[70_000:170_000]
+    assert bytes(obstore.get(store, "key").bytes()) == DATA
+    assert len(gets(origin)) == asked
+
+
+@pytest.mark.slow
+def test_obstore_writes_lists_and_deletes(moto: Gate) -> None:
+    obstore = pytest.importorskip("obstore")
+    store = obstore_of(moto)
+    for data in (b"old", b"newer", BIG):
+        obstore.put(store, "key", data)
+        assert bytes(obstore.get(store, "key").bytes()) == data
+    obstore.copy(store, "key", "copied")
+    assert [one["path"] for page in obstore.list(store) for one in page] == ["copied", "key"]
+    obstore.delete(store, ["key", "copied"])
+    with pytest.raises(FileNotFoundError):
+        obstore.get(store, "key")
+
+
+@pytest.mark.slow
+def test_duckdb_queries_a_table(gate: Gate, origin: DevOrigin, tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    try:
+        connection.execute("LOAD httpfs")
+    except duckdb.Error as error:
+        pytest.skip(f"DuckDB's extension httpfs is not installed: {error}")
+    connection.execute(
+        f"COPY (SELECT range AS n FROM range(100000)) TO '{tmp_path}/t.parquet' (FORMAT parquet)"
+    )
+    origin.put("bucket", "t.parquet", (tmp_path / "t.parquet").read_bytes())
+    host = gate.url.removeprefix("http://")
+    connection.execute(
+        f"CREATE SECRET (TYPE s3, KEY_ID 'a', SECRET 'b', REGION 'us-east-1', ENDPOINT '{host}',"
+        " URL_STYLE 'path', USE_SSL false)"
+    )
+    total = connection.sql("SELECT sum(n) FROM 's3://bucket/t.parquet'").fetchone()
+    assert total == (sum(range(100_000)),)
