@@ -13,8 +13,8 @@ from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
-from cachesvc_client.fs.ranges import bounded, read_joined  # noqa: E402
-from cachesvc_client.fs.readahead import PacedCache  # noqa: E402
+from cachesvc_client.fs.ranges import bounded, read_joined
+from cachesvc_client.fs.readahead import PacedCache
 
 DATA = pattern(700_001)
 PLACES = st.integers(0, len(DATA))
