@@ -237,6 +237,8 @@ def test_torch_tensors_are_views_that_may_be_written_to(client: CacheClient) -> 
     assert numpy.array_equal(again["embed"].numpy(), array("embed"))
     del loaded
     assert client.read(URI) == made(TENSORS, {"format": "pt"})
+    elsewhere = load_state_dict(URI, client=client, device="meta")
+    assert {tensor.device.type for tensor in elsewhere.values()} == {"meta"}
 
 
 def test_a_region_is_not_closed_under_a_tensor_of_its_memoryview(
