@@ -47,7 +47,8 @@ class Metrics:
         self.origin_retries = counter("origin_retries_total", "Requests to the origin sent again")
         self.s3_requests = counter(
             "s3_requests_total",
-            "Requests to the S3 gateway, by S3's name of the operation and HTTP code",
+            "Requests to the S3 gateway, by S3's name of the operation and HTTP code"
+            " (sent, gone: the client hung up behind, or before, the head of its answer)",
             ("op", "code"),
         )
         self.stored_bytes = gauge("stored_bytes", "Bytes that block files take on disk")

@@ -128,6 +128,10 @@ class Gateway:
             log.exception("a request broke", operation=operation)
             defect = S3Error(500, "InternalError", "a defect; the node's log has more")
             response = self._refusal(request, defect, request_id)
+        except asyncio.CancelledError:  # perhaps right behind the last byte
+            code = "sent" if request.writer.output_size else "gone"
+            self._metrics.s3_requests.labels(operation, code).inc()
+            raise
         self._metrics.s3_requests.labels(operation, str(response.status)).inc()
         return response
 

