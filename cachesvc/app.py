@@ -102,49 +102,19 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         ConfigError: the member list, or the token file.
     """
     token, s3_keys = config.read_token(), _s3_keys(config)
-    loop, geometry, metrics = asyncio.get_running_loop(), Geometry(), Metrics()
+    metrics = Metrics()
     disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     members = _member_list(config)
     address = _my_address(config, members)
     me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
-    cluster = Cluster(me, geometry, token, config.data_dir[0] / "members.json")
+    cluster = Cluster(me, Geometry(), token, config.data_dir[0] / "members.json")
     listener = exits.enter_context(_listen("lane", config.lane))
     door = None
     if config.unix is not None:
         door = _enter_door(config.unix, config.unix_group, exits)
 
-    open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    store = Store(
-        disks,
-        config.capacity,
-        metrics,
-        policy=config.eviction,
-        max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
-    )
-    exits.callback(store.close)
     fields = None if config.s3 is None else FieldTable()
-    origin = S3Origin(
-        S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
-        metrics,
-        heard=None if fields is None else fields.hear,
-    )
-    exits.push_async_callback(origin.close)
-    with _telling("origin-endpoint"):
-        await origin.start()
-    hop = loop.call_soon_threadsafe
-    coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
-    exits.push_async_callback(coalescer.close)
-    reader = Reader(
-        origin,
-        store,
-        coalescer,
-        Versions(origin, config.revalidate),
-        metrics,
-        geometry,
-        readahead_bytes=min(MAX_READAHEAD_BYTES, config.capacity // 8),
-        owns=cluster.owns,
-    )
-    exits.callback(reader.readahead.close)
+    reader, store, origin = await _open_reader(config, cluster, disks, metrics, fields, exits)
     lane = LaneServer(reader, cluster, metrics)
     service = GrpcService(reader, cluster)
     admin = Admin(metrics)
@@ -171,6 +141,49 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     service.serving(True)
     admin.ready = True
     return node
+
+
+async def _open_reader(
+    config: NodeConfig,
+    cluster: Cluster,
+    disks: list[NvmeDisk],
+    metrics: Metrics,
+    fields: FieldTable | None,
+    exits: AsyncExitStack,
+) -> tuple[Reader, Store, S3Origin]:
+    """What every lane reads by: store, origin, coalescer and reader."""
+    open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    store = Store(
+        disks,
+        config.capacity,
+        metrics,
+        policy=config.eviction,
+        max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
+    )
+    exits.callback(store.close)
+    origin = S3Origin(
+        S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
+        metrics,
+        heard=None if fields is None else fields.hear,
+    )
+    exits.push_async_callback(origin.close)
+    with _telling("origin-endpoint"):
+        await origin.start()
+    hop = asyncio.get_running_loop().call_soon_threadsafe
+    coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
+    exits.push_async_callback(coalescer.close)
+    reader = Reader(
+        origin,
+        store,
+        coalescer,
+        Versions(origin, config.revalidate),
+        metrics,
+        cluster.geometry,
+        readahead_bytes=min(MAX_READAHEAD_BYTES, config.capacity // 8),
+        owns=cluster.owns,
+    )
+    exits.callback(reader.readahead.close)
+    return reader, store, origin
 
 
 async def _serve(config: NodeConfig) -> None:

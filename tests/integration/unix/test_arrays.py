@@ -42,7 +42,7 @@ def test_a_numpy_array_is_a_view(region: Region) -> None:
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")
 def test_a_torch_tensor_is_a_view(region: Region) -> None:
     torch = pytest.importorskip("torch")
-    tensor = torch.frombuffer(region, dtype=torch.uint8, count=COUNT, offset=OFFSET)
+    tensor = torch.frombuffer(memoryview(region), dtype=torch.uint8, count=COUNT, offset=OFFSET)
     assert tensor.data_ptr() == address_of(region) + OFFSET
     assert bytes(tensor.tolist()) == DATA[OFFSET : OFFSET + COUNT]
     with pytest.raises(BufferError):
