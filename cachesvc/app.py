@@ -30,7 +30,7 @@ from botocore.exceptions import BotoCoreError
 
 from cachesvc.admin import Admin
 from cachesvc.coalescer import Coalescer
-from cachesvc.config import ConfigError, NodeConfig, split_address
+from cachesvc.config import ConfigError, NodeConfig, split_address, unreadable
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
@@ -103,9 +103,9 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     """
     token, s3_keys = config.read_token(), _s3_keys(config)
     metrics = Metrics()
-    disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     members = _member_list(config)
     address = _my_address(config, members)
+    disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
     me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
     cluster = Cluster(me, Geometry(), token, config.data_dir[0] / "members.json")
     listener = exits.enter_context(_listen("lane", config.lane))
@@ -124,8 +124,7 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     with _naming("admin", config.admin):
         await admin.start(*split_address(config.admin))
     exits.push_async_callback(service.stop, 0)
-    with _naming("gRPC", config.grpc):
-        service.start(config.grpc)
+    _start_grpc(service, config.grpc)
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
     if config.s3 is not None and fields is not None:
@@ -289,7 +288,9 @@ def _s3_keys(config: NodeConfig) -> dict[str, str] | None:
 def _member_list(config: NodeConfig) -> MemberList:
     try:
         return MemberList(config.members or config.lane)
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable("members", config.members.removeprefix("file:"), error) from error
+    except ValueError as error:
         raise ConfigError(f"members: {error}") from error
 
 
@@ -334,6 +335,15 @@ def _telling(setting: str) -> Iterator[None]:
         raise ConfigError(f"{setting}: {error}") from error
 
 
+def _start_grpc(service: GrpcService, address: str) -> None:
+    with _naming("gRPC", address):
+        try:
+            service.start(address)
+        except OSError:
+            _listen("gRPC", address).close()  # raises, and says why, which gRPC does not
+            raise
+
+
 def _listen(port_name: str, address: str) -> socket.socket:
     with _naming(port_name, address):
         host, port = split_address(address)
@@ -353,7 +363,8 @@ def _naming(port_name: str, address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
+        number = error.errno or 0  # below 0 of the resolver
+        why = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise StartError(
             f"cannot listen on {address} for {port_name}: {why}; "
             f"is another program there? Give another --{port_name.lower()} HOST:PORT"

@@ -334,7 +334,14 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
             {"block": index, "owners": owners if as_json else ", ".join(owners)}
             for index, owners in client.where(uri)
         ]
-    _print({"uri": uri, "blocks": rows}, as_json, lambda: _print_table(uri, rows))
+
+    def text() -> None:
+        if rows:
+            _print_table(uri, rows)
+        else:
+            print(f"{uri} is empty: it has no blocks")
+
+    _print({"uri": uri, "blocks": rows}, as_json, text)
 
 
 @app.command()

@@ -53,7 +53,7 @@ _TO_WRITE = {
     "weight": f"a whole number from 1 to {MAX_WEIGHT}",
     "revalidate": "always, never, or a time such as 10s",
     "drain_timeout": "a time such as 10s",
-    "origin_endpoint": "a URL such as http://HOST:PORT",
+    "origin_endpoint": "http://HOST:PORT or https://HOST:PORT",
     "origin_gets": f"a whole number from 1 to {_MAX_ORIGIN_GETS}",
     "eviction": "s3fifo or lru",
     "token_file": "the path of a file",
@@ -65,6 +65,12 @@ log = structlog.get_logger(__name__)
 
 class ConfigError(ValueError):
     """A setting that cannot be: the message names it and says what to write instead."""
+
+
+def unreadable(setting: str, path: object, error: OSError | UnicodeDecodeError) -> ConfigError:
+    """What to raise for a setting's file."""
+    why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+    return ConfigError(f"{setting}: {path} cannot be read: {why}")
 
 
 def parse_size(value: object) -> object:
@@ -126,6 +132,13 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+def parse_url(value: object) -> object:
+    """An http or https URL, checked, or nothing; the text stays as it is."""
+    if isinstance(value, str) and value and not re.match("https?://.", value):
+        raise ValueError(f"{value!r} is no URL: write http://HOST:PORT or https://HOST:PORT")
+    return value
+
+
 def parse_paths(value: object) -> object:
     """One path or several: a list, or text with commas."""
     if isinstance(value, str):
@@ -179,7 +192,7 @@ class NodeConfig(BaseModel):
     """How old a version check may be before the origin is asked again: always, never, or a time."""
     drain_timeout: Seconds = 10.0
     """How long requests under way may take to end after SIGTERM."""
-    origin_endpoint: str = ""
+    origin_endpoint: Annotated[str, BeforeValidator(parse_url)] = ""
     """The S3 endpoint's URL. Empty: AWS. Credentials come by the usual AWS chain."""
     origin_gets: int = Field(32, ge=1, le=_MAX_ORIGIN_GETS)
     """GETs to the origin at a time."""
@@ -246,7 +259,7 @@ class NodeConfig(BaseModel):
         try:
             token = self.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"token_file: {self.token_file} cannot be read: {error}") from error
+            raise unreadable("token_file", self.token_file, error) from error
         if not token:
             raise ConfigError(f"token_file: {self.token_file} is empty: write the secret into it")
         return token
@@ -271,7 +284,9 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         content = tomllib.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable("--config", file, error) from error
+    except ValueError as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}") from error
     for section in content:
         if section != "node" or not isinstance(content[section], dict):

@@ -209,12 +209,12 @@ def run(root: Path, host: str, port: int, shape: Shape) -> int:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(until_signal())
     except NotADirectoryError as error:
-        print(f"devorigin: {error}", file=sys.stderr)
+        print(f"cachesvc: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         print(
-            f"devorigin: can't listen on {host}:{port}: {reason}: choose another address",
+            f"cachesvc: cannot listen on {host}:{port}: {reason}: choose another address",
             file=sys.stderr,
         )
         return 1

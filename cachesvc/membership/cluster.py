@@ -78,7 +78,7 @@ class Cluster:
             problem = "a wrong token" if token else "no token"
             raise Unauthenticated(
                 f"{self.me.node_id}: {who} came with {problem}; "
-                "give the cluster's token by token= or CACHESVC_TOKEN"
+                "give the cluster's token by --token, token= or CACHESVC_TOKEN"
             )
 
     def welcome(

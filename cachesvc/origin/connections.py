@@ -95,7 +95,7 @@ class Connections:
 
     def connect(self, endpoint: Endpoint, hold: Callable[[socket.socket], None]) -> Connection:
         """A new connection. Raises OSError (TimeoutError, ssl.SSLError, ...) when there is none to
-        be had.
+        be had, UnicodeError when no host can have that name.
 
         Every socket is shown to `hold` before it blocks, so that another thread can shut it down;
         if `hold` raises, the socket is closed.

@@ -139,7 +139,7 @@ class Transfer:
             return self._outcome(Result.CHANGED, str(error))
         except (WrongAnswer, CutShort) as error:
             trouble = str(error)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             trouble = f"{type(error).__name__}: {error}"
         return self._outcome(Result.STOPPED if self._stopped else Result.BROKEN, trouble)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Condition, Lock
 from typing import Any, TypeVar
 
@@ -48,14 +49,18 @@ class Crew:
         self._lock = Lock()
 
     def together(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> list[Any]:
-        """Run all; one outcome each, in order: the value or the CacheError."""
+        """Run all; one outcome each, in order: the value or the CacheError.
+
+        Raises what is no CacheError, of whichever piece, and what a signal's handler raised.
+        """
         job = _Job(steps, perform)
         with Held(job.abandon):
             try:
                 for _ in range(min(len(steps) - 1, self._size)):
                     if not self._help(job):
                         break
-                job.work()
+                with suppress(_Abandoned):  # why is told below
+                    job.work()
             except BaseException:
                 job.abandon()
                 raise
@@ -91,6 +96,8 @@ class _Abandoned(Exception):
 class _Job:
     """Pieces of work, each taken once by whoever comes first. Only helpers, in whose threads no
     signal's handler runs, are counted.
+
+    defect: what broke a helper first, and is no CacheError.
     """
 
     def __init__(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> None:
@@ -120,9 +127,12 @@ class _Job:
                 return
             self._helping_count += 1
         try:
-            self.work()
+            with suppress(_Abandoned):
+                self.work()
         except BaseException as defect:
-            self.defect = defect
+            with self._helpers:
+                if self.defect is None:
+                    self.defect = defect
             self.abandon()
         finally:
             with self._helpers:

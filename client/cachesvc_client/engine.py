@@ -23,7 +23,7 @@ from cachesvc.core.types import Geometry
 from cachesvc_client import forks, rpc
 from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.drive import Crew, run
-from cachesvc_client.effects import Ask, AskOrigin, Effect, Reply, Steps, Together
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Steps, Together
 from cachesvc_client.fallback import Fallback
 from cachesvc_client.hello import Welcome
 from cachesvc_client.lane import Lane
@@ -69,6 +69,7 @@ class Engine:
         self.script = Script(self.router, versions, config, clock, self._transport.passes)
         self._origin = Fallback(config.origin, config.parallel_count, config.origin_silence_ms)
         self._crew = Crew(config.parallel_count)
+        self._counting = Lock()
         self._refreshing = Lock()
         self._refreshed_s = float("-inf")
         self._down: tuple[float, float, CacheError] | None = None  # until, pause, why
@@ -107,15 +108,16 @@ class Engine:
         self._check_open()
         try:
             if isinstance(effect, Ask):
-                return self._counted(
-                    self._transport.ask(
-                        effect.member, effect.request, effect.target, self.router.epoch
-                    )
+                reply = self._transport.ask(
+                    effect.member, effect.request, effect.target, self.router.epoch
                 )
+                for source, count_bytes in reply.sources.items():
+                    self._count(source.name.lower(), count_bytes)
+                return reply
             if isinstance(effect, AskOrigin):
                 self._warn()
                 reply = self._origin.ask(effect)
-                self.sources["direct"] += sum(reply.sources.values())
+                self._count("direct", sum(reply.sources.values()))
                 return reply
             if isinstance(effect, Together):
                 return self._crew.together(effect.steps, self._perform)
@@ -137,10 +139,9 @@ class Engine:
         if self._closed:
             raise ClientClosed("this CacheClient is closed")
 
-    def _counted(self, reply: Reply) -> Reply:
-        for source, count_bytes in reply.sources.items():
-            self.sources[source.name.lower()] += count_bytes
-        return reply
+    def _count(self, source: str, count_bytes: int) -> None:
+        with self._counting:
+            self.sources[source] += count_bytes
 
     # -- the member table
 

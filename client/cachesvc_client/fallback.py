@@ -7,7 +7,9 @@ cut; each call is one HEAD or one GET.
 
 Retries are made here and not by botocore, which knows no limit in time: what may pass is asked for
 again TRIES times in all, with a random pause (full jitter) between; while the origin is silent, no
-attempt begins after the patience that the read has left.
+attempt begins after the patience that the read has left. The name that a request goes to is
+looked up before it is sent, within RESOLVE_S: urllib3's own lookup, which knows no limit, then
+finds a resolver that answers. Behind a proxy, names are the proxy's.
 
 Story: `ask` performs effects.AskOrigin. The script cuts what is large into parts and sends them
 here on several threads at a time, which is how every S3 library gets its speed.
@@ -23,7 +25,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
+from cachesvc import names
 from cachesvc.core.errors import (
     AccessDenied,
     CacheError,
@@ -46,6 +50,7 @@ _NO_CREDENTIALS = (
 _SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
 TRIES = 4
+RESOLVE_S = 5.0  # what a name may take; beyond, the attempt has failed
 _PIECE_BYTES = 256 << 10  # of a body, received at a time
 _PAUSE_S = 0.1  # at most, after the first failure; doubles
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
@@ -191,7 +196,7 @@ class Fallback:
                 response_checksum_validation="when_required",
                 user_agent_extra="cachesvc",
             )
-            return session.create_client(
+            client = session.create_client(
                 "s3",
                 region_name=region or os.environ.get("AWS_REGION") or "us-east-1",
                 endpoint_url=given.get("endpoint_url"),
@@ -199,6 +204,9 @@ class Fallback:
                 config=config,
                 **keys,
             )
+            if not _has_proxy(client.meta.endpoint_url):
+                client.meta.events.register("before-send.s3", _resolve)
+            return client
         except (BotoCoreError, ValueError) as error:
             raise OriginError(f"the origin's settings do not do: {error}") from error
 
@@ -231,6 +239,19 @@ class Fallback:
             raise _Again(f"{name}: the origin failed: {error}") from error
         except (BotoCoreError, ValueError) as error:
             raise OriginError(f"{name}: the origin failed: {error}") from error
+
+
+def _has_proxy(url: str) -> bool:
+    from botocore.utils import get_environ_proxies
+
+    return urlsplit(url).scheme in get_environ_proxies(url)
+
+
+def _resolve(request: Any, **_: Any) -> None:
+    """Before a request is sent. Raises what the attempt then fails with, as `addresses_of`."""
+    parts = urlsplit(request.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    names.addresses_of(parts.hostname or "", port, RESOLVE_S)
 
 
 def _of_answer(name: ObjectName | str, response: Mapping[str, Any]) -> CacheError:

@@ -2,7 +2,8 @@
 
 Rules: handlers run at once, as ever; only what they raise waits until the last `Held` is left. The
 main thread alone runs handlers, so that elsewhere there is nothing to do. No handler is known here
-before it is needed, and what the program sets meanwhile is left alone.
+before it is needed, and what the program sets meanwhile is left alone. A signal that restarts
+system calls (signal.siginterrupt) goes on doing so.
 
 Story: what a handler raises can come between any two bytecodes, so that no `try` catches them all:
 one signal more hits the `except` itself. So it is the handlers that must not raise. `Held` puts a
@@ -12,10 +13,13 @@ Keepers that an interruption has left behind do nothing but call their handlers.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -23,6 +27,10 @@ try:  # signal's own makes enums: 44 us for all signals, where this takes 2
     from _signal import getsignal  # type: ignore[import-not-found]
 except ImportError:
     from signal import getsignal
+
+_FLAGS_OFFSET = 136  # of sa_flags in struct sigaction, behind the handler and 1,024 bits of mask
+_ACTION_BYTES = 256  # more than any struct sigaction has
+_SA_RESTART = 0x10000000
 
 _innermost: Held | None = None  # of the main thread
 
@@ -91,11 +99,47 @@ def _put_keepers() -> None:
         handler = getsignal(number)
         if callable(handler) and not isinstance(handler, _Keeper):
             with suppress(ValueError):  # another interpreter than the first
-                signal.signal(number, _Keeper(handler))
+                _set(number, _Keeper(handler))
 
 
 def _take_keepers() -> None:
     for number in range(1, signal.NSIG):
         keeper = getsignal(number)
         if isinstance(keeper, _Keeper):
-            signal.signal(number, keeper.handler)
+            _set(number, keeper.handler)
+
+
+def _set(number: int, handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Another handler, and nothing else: signal.signal alone clears SA_RESTART."""
+    restarts = _restarts(number)
+    try:
+        signal.signal(number, handler)
+    finally:
+        if restarts:
+            signal.siginterrupt(number, False)
+
+
+def _restarts(number: int) -> bool:
+    """Whether system calls go on after the signal; False where the layout is not known."""
+    read = _sigaction()
+    if read is None:
+        return False
+    action = bytearray(_ACTION_BYTES)
+    read(number, action)
+    flags = int.from_bytes(action[_FLAGS_OFFSET : _FLAGS_OFFSET + 4], sys.byteorder)
+    return bool(flags & _SA_RESTART)
+
+
+@cache
+def _sigaction() -> Callable[[int, bytearray], None] | None:
+    """C's sigaction, as far as it reads."""
+    if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"):
+        return None
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).sigaction
+    except (ImportError, OSError, AttributeError):
+        return None
+    buffer_of = (ctypes.c_char * _ACTION_BYTES).from_buffer
+    return lambda number, action: call(number, None, buffer_of(action))

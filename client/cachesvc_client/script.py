@@ -140,7 +140,8 @@ class _Read:
         self._target.begin(version)
         size_bytes = version.size_bytes
         cut = [(start, min(end, size_bytes)) for start, end in rest if start < size_bytes]
-        yield from self._ask.fetch(version, cut, self._target)
+        if cut:
+            yield from self._ask.fetch(version, cut, self._target)
         return version
 
     def _begin(self, max_age_s: float | None) -> Steps[tuple[ObjectVersion, list[Span]]]:

@@ -1,7 +1,8 @@
 """What can never work as it was written ends with exit code 2 and one line that names it.
 
 Story: a bad URI ended with 1, as if the cluster had failed; numbers were refused in the words of a
-library, or, `nan`, taken; some addresses were refused without being named.
+library, or, `nan`, taken; some addresses were refused without being named. A file that was not
+there was named twice or by no setting, and an origin without http:// in the words of a library.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ WRONG = [
     *((*NODE, "--weight", weight) for weight in ("x", "0", "1.5", "")),
     *((*NODE, "--origin-gets", count) for count in ("x", "0", "5000")),
     *((*NODE, "--capacity", "x"), (*NODE, "--eviction", "no"), (*NODE, "--drain-timeout", "x")),
+    (*NODE, "--origin-endpoint", "127.0.0.1:9000"),
+    *((*NODE, option, "/absent/file") for option in ("--config", "--token-file")),
+    (*NODE, "--members", "file:/absent/file"),
     *((*DEVORIGIN, address) for address in ("host", "host:no", "127.0.0.1:99999")),
     *((*DEVORIGIN, "127.0.0.1:0", "--first-byte-ms", number) for number in ("x", "nan", "-1")),
     (*DEVORIGIN, "127.0.0.1:0", "--per-connection-mb-s", "inf"),
@@ -45,7 +49,11 @@ def test_wrong_usage_ends_with_2_and_one_line(words: tuple[str, ...]) -> None:
     assert "should be" not in refused.stderr
     wrong = next(word for word in words[1:] if word not in CLUSTER and word != "s3://b/k")
     wrong = words[-1] if wrong.startswith(("--", "/")) else wrong
+    wrong = wrong.removeprefix("file:")
     assert wrong[:40] in refused.stderr
     options = [word for word in words if word.startswith("--") and word != "--data-dir"]
+    if wrong.startswith("/absent"):
+        assert refused.stderr.count(wrong) == 1
+        assert refused.stderr.endswith(" cannot be read: No such file or directory\n")
     if words[0] == "node":
         assert options[0].removeprefix("--").replace("-", "_") in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -72,6 +73,70 @@ def test_an_origin_that_is_no_url_is_refused_before_it_is_needed() -> None:
     refused = run_cli(*words)
     assert refused.exit_code == 2
     assert "write http://" in refused.stderr
+
+
+def test_the_development_origin_fails_as_all_commands_do(tmp_path: Path) -> None:
+    failed = run_cli("devorigin", "--root", str(tmp_path / "none"), "--listen", "127.0.0.1:0")
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("cachesvc: root ")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = run_cli("devorigin", "--root", str(tmp_path), "--listen", address)
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith(f"cachesvc: cannot listen on {address}: Address already in use")
+
+
+@pytest.mark.parametrize("port", ["lane", "grpc", "admin"])
+def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path, port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ports = dict(zip(("lane", "grpc", "admin"), free_ports(3), strict=True))
+        addresses = {name: f"127.0.0.1:{free}" for name, free in ports.items()} | {port: address}
+        options = [word for name, at in addresses.items() for word in (f"--{name}", at)]
+        origin = ("--origin-endpoint", "http://127.0.0.1:1")
+        failed = run_cli("node", "--data-dir", str(tmp_path), *options, *origin)
+    assert failed.exit_code == 1
+    why = failed.stderr.splitlines()[-1].lower()
+    assert why.startswith(f"cachesvc: cannot listen on {address} for {port}: ")
+    assert "address already in use; is another program there?" in why
+
+
+def test_an_empty_object_has_no_blocks(tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    lane, grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
+    with (
+        DevOrigin(tmp_path / "origin") as origin,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "cachesvc",
+                "node",
+                "--data-dir",
+                str(tmp_path / "node"),
+                "--lane",
+                lane,
+                "--grpc",
+                grpc,
+                "--admin",
+                admin,
+                "--origin-endpoint",
+                origin.url,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as node,
+    ):
+        try:
+            assert node.stdout is not None
+            assert node.stdout.readline() == b"ready\n"
+            origin.put("b", "k", b"")
+            told = run_cli("where", "s3://b/k", "--endpoint", lane)
+            listed = run_cli("where", "s3://b/k", "--endpoint", lane, "--json")
+        finally:
+            node.terminate()
+    assert (told.exit_code, told.stdout) == (0, "s3://b/k is empty: it has no blocks\n")
+    assert json.loads(listed.stdout) == {"uri": "s3://b/k", "blocks": []}
 
 
 def test_a_port_that_is_no_lane_is_named(tmp_path: Path) -> None:

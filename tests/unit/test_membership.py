@@ -72,7 +72,7 @@ def test_who_is_not_in_the_member_list_is_refused_and_who_leaves_it_is_forgotten
 @pytest.mark.parametrize("token", ["", "wrong", "secre", "secret "])
 def test_a_hello_without_the_token_learns_nobody(token: str) -> None:
     cluster = Cluster(ME, Geometry(), "secret")
-    with pytest.raises(Unauthenticated, match="CACHESVC_TOKEN"):
+    with pytest.raises(Unauthenticated, match="by --token, token= or CACHESVC_TOKEN"):
         cluster.welcome(hello(token, OTHER))
     assert ids(cluster) == ["me"]
     assert cluster.welcome(hello("secret", OTHER)).node_id == "me"
