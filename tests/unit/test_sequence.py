@@ -70,6 +70,24 @@ def test_a_range_that_is_read_again_says_nothing() -> None:
     assert len(sequence.streams) == 1
 
 
+def test_a_read_that_begins_within_what_was_read_and_goes_on_is_in_order() -> None:
+    sequence = Sequence(BLOCK)
+    mib, step = 1 << 20, 100_000
+    for window in range(17):
+        start = window * mib // step * step  # the first read that the window before does not cover
+        sequence.read(start, (window + 1) * mib, (window + 1) * mib - start)
+    (stream,) = sequence.streams
+    assert stream.in_order
+    assert stream.length_bytes == stream.next == 17 * mib
+
+
+def test_reads_from_one_start_on_are_no_order() -> None:
+    sequence = Sequence(BLOCK)
+    for beyond in range(1, 20):
+        assert sequence.read(0, beyond * BLOCK, beyond * BLOCK) is None
+    assert in_order(sequence) == []
+
+
 def test_random_reads_are_not_in_order() -> None:
     for seed in range(50):
         dice = random.Random(seed)

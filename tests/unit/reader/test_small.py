@@ -184,7 +184,7 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
             limit = 40 * (_ENTRY_BYTES + 300)
             reader = rig.reader
             table = SmallReads(
-                rig.store, GEOMETRY, reader._checked_page, reader._count, max_kept_bytes=limit
+                rig.store, GEOMETRY, reader._checked_page, reader._hit, max_kept_bytes=limit
             )
             hot = request_of(version, (0, 100))
             first = table.answer(hot, EPOCH)
