@@ -163,6 +163,8 @@ class Reader:
                 exits.callback(probed.close)
             if answer.version.cacheable:
                 parts = self._cut(answer.version, request)
+                if request.verify:
+                    self.small.forget(parts)
                 answer.more = self._segments(answer.version, parts, _way(request), probed)
             elif request.version is not None:
                 raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
