@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from cachesvc.core.sequence import MAX_EARLY, MAX_STREAMS, Sequence, Stream
 
 BLOCK = 8 << 20
@@ -96,6 +98,25 @@ def test_random_reads_are_not_in_order() -> None:
             start = dice.randrange(1000 * BLOCK)
             stream = sequence.read(start, start + 100_000, 100_000)
             assert stream is None or not stream.in_order, f"seed {seed}"
+
+
+@pytest.mark.parametrize("blocks", [4, 16, 1000])
+def test_random_reads_are_not_in_order_although_they_count_with_what_they_bring(
+    blocks: int,
+) -> None:
+    mib, length = 1 << 20, 700_000
+    for seed in range(30):
+        dice = random.Random(seed)
+        sequence, brought = Sequence(BLOCK), set[int]()
+        for _ in range(300):
+            start = dice.randrange(blocks * BLOCK - length)
+            last = (start + length - 1) // mib
+            missing = {start // mib, last} - brought
+            brought |= missing
+            if missing:
+                end = (last + 1) * mib if last in missing else start + length
+                stream = sequence.read(start, end, end - start)
+                assert stream is None or not stream.in_order, f"seed {seed}"
 
 
 def test_whole_blocks_in_random_order_are_hardly_ever_taken_for_order() -> None:
