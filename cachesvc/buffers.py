@@ -29,14 +29,14 @@ class BufferPool:
 
     def take(self, size_bytes: int) -> tuple[bytearray, memoryview]:
         """A buffer, to be given back, and a view of its first `size_bytes`, of any content."""
-        room_bytes = max(MIN_BUFFER_BYTES, 1 << (size_bytes - 1).bit_length())
+        taken_bytes = room_bytes(size_bytes)
         with self._lock:
             self._settle()
-            idle = self._idle.get(room_bytes)
+            idle = self._idle.get(taken_bytes)
             buffer = idle.pop() if idle else None
-            self._idle_bytes -= room_bytes if buffer is not None else 0
+            self._idle_bytes -= taken_bytes if buffer is not None else 0
         if buffer is None:
-            buffer = bytearray(room_bytes)
+            buffer = bytearray(taken_bytes)
         return buffer, memoryview(buffer)[:size_bytes]
 
     def give(self, buffer: bytearray) -> None:
@@ -60,6 +60,11 @@ class BufferPool:
             elif self._idle_bytes + len(buffer) <= self._max_idle_bytes:
                 self._idle_bytes += len(buffer)
                 self._idle.setdefault(len(buffer), []).append(buffer)
+
+
+def room_bytes(size_bytes: int) -> int:
+    """What a buffer for so many bytes, at least 1, takes."""
+    return max(MIN_BUFFER_BYTES, 1 << (size_bytes - 1).bit_length())
 
 
 def _unseen(buffer: bytearray) -> bool:

@@ -28,7 +28,7 @@ from functools import partial
 
 import structlog
 
-from cachesvc.buffers import BufferPool
+from cachesvc.buffers import BufferPool, room_bytes
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import CacheError, InternalError, OriginError, Overloaded
 from cachesvc.core.plan import plan
@@ -174,7 +174,7 @@ class Coalescer:
     def _admit(self) -> None:
         """Let waiting flights fly while there is room for them."""
         while self._waiting and self._flying_count < self._max_gets:
-            need_bytes = self._waiting[0].extent.length_bytes
+            need_bytes = room_bytes(self._waiting[0].extent.length_bytes)
             held_bytes = self._buffer_bytes + self._pool.lingering_bytes()
             if held_bytes and held_bytes + need_bytes > self._max_buffer_bytes:
                 if not self._flying_count:
@@ -224,7 +224,7 @@ class Coalescer:
             return
         self._unlist(probe)
         probe.found(version)
-        spare_bytes = probe.charged_bytes - probe.extent.length_bytes
+        spare_bytes = probe.charged_bytes - room_bytes(probe.extent.length_bytes)
         probe.charged_bytes -= spare_bytes
         self._buffer_bytes -= spare_bytes
         self._list(probe)

@@ -200,7 +200,11 @@ class LaneServer:
         if answer is None:
             self._hop(connection, lambda: self._answer_read(connection, request))
             return
-        items = hit_items(answer, self._cluster.epoch)
+        try:
+            items = hit_items(answer, self._cluster.epoch)
+        except BaseException:
+            answer.close()
+            raise
 
         def left(_error: BaseException | None) -> None:
             answer.close()

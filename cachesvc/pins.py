@@ -124,7 +124,7 @@ class OpenBlocks:
         """
         return self._marks[block_id[1]]
 
-    def touch(self, block_id: bytes) -> None:
+    def changed(self, block_id: bytes) -> None:
         """Something happens to the block's file: those who look at it just now look again."""
         self._marks[block_id[1]] += 1
 
@@ -143,13 +143,13 @@ class OpenBlocks:
         """Put a freshly opened file into the table; the first pin on it."""
         block_id = opened.trailer.block.id
         self._by_id[block_id] = opened
-        self.touch(block_id)
+        self.changed(block_id)
         return self.pin(opened)
 
     def extend(self, opened: OpenBlock, trailer: Trailer) -> None:
         """From now on the file has the pages that the trailer vouches for."""
         opened.trailer = trailer
-        self.touch(trailer.block.id)
+        self.changed(trailer.block.id)
 
     def pinned(self, block_id: bytes) -> bool:
         opened = self._by_id.get(block_id)
@@ -162,7 +162,7 @@ class OpenBlocks:
         """
         closing = []
         for block_id in block_ids:
-            self.touch(block_id)
+            self.changed(block_id)
             opened = self._by_id.pop(block_id, None)
             if opened is None:
                 continue

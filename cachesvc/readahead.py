@@ -1,7 +1,8 @@
 """Readahead: what a reader who reads in order will ask for next is under way before it asks.
 
-Story: the reader tells of every read that has to wait (`asked`), and of hits where somebody reads
-in order already (`hit`). Once a stream is in order (core/sequence.py), the blocks behind it are
+Story: the reader tells of every read that has to wait (`asked`), with all that the GET for its end
+brings, because hits on that are not told; and of hits where somebody reads in order already
+(`hit`). Once a stream is in order (core/sequence.py), the blocks behind it are
 brought, each in a task that joins the coalescer like any reader: as many as it has read in order so
 far, within MAX_BLOCKS, and `max_bytes` for all streams. A slow reader finds them all here and has
 one GET in flight for each block that it reads; a fast one has as many as may fly. So neither the
@@ -27,6 +28,7 @@ from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.core.sequence import Sequence, Stream
 from cachesvc.core.types import ObjectName, ObjectVersion
+from cachesvc.flight import Hold
 from cachesvc.joining import Joiner
 
 MAX_BLOCKS = 16
@@ -95,10 +97,14 @@ class Readahead:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self.asked, parts)
 
-    def asked(self, parts: list[Slice]) -> None:
-        """Somebody reads these slices of one version."""
+    def asked(self, parts: list[Slice], last: Hold | None = None) -> None:
+        """Somebody reads these slices of one version. last: his hold, if he has to wait, on what
+        brings the last one.
+        """
         if not parts or not self._max_bytes:
             return
+        if last is not None:
+            parts = [*parts[:-1], _with_window(parts[-1], last)]
         block = parts[0].block
         followed = self._follow(block.version, block.geometry.block_bytes)
         end = self._end(parts)
@@ -241,6 +247,14 @@ class Readahead:
         if not kept:
             followed.useless = True
             followed.cancel()
+
+
+def _with_window(part: Slice, hold: Hold) -> Slice:
+    """The slice, up to the end of the extent that its reader began for its last page."""
+    flight = hold.covering((part.end - 1) // part.block.geometry.page_bytes)
+    if flight is None or flight not in hold.began:
+        return part
+    return Slice(part.block, part.start, flight.extent.start + flight.extent.length_bytes)
 
 
 def _key(version: ObjectVersion) -> Key:

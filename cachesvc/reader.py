@@ -92,7 +92,7 @@ class Reader:
         joiner = Joiner(store, coalescer, aside)
         self._join = joiner.join
         self.readahead = Readahead(joiner, readahead_bytes, owns)
-        self.small = SmallReads(store, geometry, self._checked_page, self._count)
+        self.small = SmallReads(store, geometry, self._checked_page, self._hit)
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")
@@ -133,11 +133,10 @@ class Reader:
                     answer.close()
                     return None
                 answer.segments.append(segment)
+            self._hit(parts, [(one.source, one.length_bytes) for one in answer.segments])
         except BaseException:
             answer.close()
             raise
-        self.readahead.hit(parts)
-        self._count("hit", [(one.source, one.length_bytes) for one in answer.segments])
         return answer
 
     async def read(self, request: ReadRequest) -> Answer:
@@ -164,6 +163,8 @@ class Reader:
                 exits.callback(probed.close)
             if answer.version.cacheable:
                 parts = self._cut(answer.version, request)
+                if request.verify:
+                    self.small.forget(parts)
                 answer.more = self._segments(answer.version, parts, _way(request), probed)
             elif request.version is not None:
                 raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
@@ -219,10 +220,10 @@ class Reader:
     def _from_pin(self, pin: Pin, part: Slice, source: Source, way: Way) -> Segment | None:
         segment = Segment(part.object_start, part.length_bytes, source, pin=pin)
         page_bytes = part.block.geometry.page_bytes
-        check_all = way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
+        checks_all = _checks_all(part, way)
         sums = []
         for start, end, page, whole in part.pieces():
-            if whole and not check_all:
+            if whole and not checks_all:
                 _extend(segment, pin, start, end)
                 sums.append(pin.checksums(page, page + 1))
                 continue
@@ -261,7 +262,8 @@ class Reader:
                 holds.append(await self._join(part.block, part.pages, probed=probed))
             if probed is not None:
                 probed.close()
-            self.readahead.asked(parts)
+            if holds:
+                self.readahead.asked(parts, holds[-1])
             for part, hold in zip(parts, holds, strict=True):
                 async for segment in self._slice(part, hold, way):
                     sent.append((segment.source, segment.length_bytes))
@@ -325,13 +327,17 @@ class Reader:
         run = wanted.run(present)
         if run is None:
             return None
-        if way is Way.CHECKED or (way is Way.PLAIN and _has_checks(run)):
+        if way is not Way.PASSED and (_checks_all(run, way) or not run.whole):
             return await self._aside(partial(self._stored, run, source, way))
         return self._stored(run, source, way)
 
     def _stored_run(self, wanted: Slice, source: Source, way: Way) -> Segment | None:
         run = wanted.run(self._store.present(wanted.block))
         return None if run is None else self._stored(run, source, way)
+
+    def _hit(self, parts: list[Slice], sent: list[tuple[Source, int]]) -> None:
+        self.readahead.hit(parts)
+        self._count("hit", sent)
 
     def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
         self._results[result].inc()
@@ -354,11 +360,9 @@ def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
         segment.parts.append(FilePart(pin, start, end - start))
 
 
-def _has_checks(part: Slice) -> bool:
-    """Whether a page of the slice is read and checked here: all of a small one, cut ones else."""
-    page_bytes = part.block.geometry.page_bytes
-    whole_end = part.end % page_bytes == 0 or part.end == part.block.length_bytes
-    return part.length_bytes <= SMALL_BYTES or part.start % page_bytes != 0 or not whole_end
+def _checks_all(part: Slice, way: Way) -> bool:
+    """Whether every page of the slice is checked here; else only those that are sent in part."""
+    return way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
 
 
 def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segment | None:

@@ -2,7 +2,8 @@
 
 Rules: a file that cannot prove who it is is removed; one that could not be opened for lack of
 descriptors is tried once more and then removed too, because a file outside the index would take
-space that nobody counts. Beyond the capacity, eviction begins at once. No file stays open for it.
+space that nobody counts. What was seen while the block's mark changed, which it shares with others,
+says nothing: look again. Beyond the capacity, eviction begins at once. No file stays open for it.
 """
 
 from __future__ import annotations
@@ -51,19 +52,22 @@ class Recovery:
         """Whether the block was taken in."""
         stock = self._stock
         with stock.stripe(block_id):
-            with stock.lock:
-                homes = [one for one in stock.devices if one.index.get(block_id) is not None]
-                mark = stock.open_blocks.mark(block_id)
-            if device.failure or device in homes:
-                return False
-            if homes:  # written again there, while this device was out of use
-                stock.unlink(device, [block_id])
-                return False
-            pin = self._opener.open(device, block_id, mark, hit=False)
-            if pin is None:
-                if last_try:
-                    stock.discard(device, block_id, mark, "lost")
-                return False
+            while True:
+                with stock.lock:
+                    homes = [one for one in stock.devices if one.index.get(block_id) is not None]
+                    mark = stock.open_blocks.mark(block_id)
+                if device.failure or device in homes:
+                    return False
+                if homes:  # written again there, while this device was out of use
+                    stock.unlink(device, [block_id])
+                    return False
+                pin = self._opener.open(device, block_id, mark, hit=False)
+                if pin is not None:
+                    break
+                if last_try and stock.discard(device, block_id, mark, "lost"):
+                    return False
+                if mark == stock.open_blocks.mark(block_id):
+                    return False
             pin.close()
             idle = stock.open_blocks.take_idle(block_id)
         if idle is not None:

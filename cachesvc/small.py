@@ -9,11 +9,13 @@ the way of all other requests.
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then. It is
   good only while the store still has that very file open for the block: eviction, a failed check, a
-  lost device and a file closed for want of descriptors all end it. It is counted, and the eviction
-  policy told, like any hit.
+  lost device and a file closed for want of descriptors all end it. It is counted, and
+  eviction policy and readahead told, like any hit.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
-- At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK).
+- At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Versions are
+  remembered once a block of theirs was found here, up to MAX_KNOWN_BYTES.
+- Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks is forgotten.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from cachesvc.core.blocks import BlockRef
+from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import checksum
 from cachesvc.core.types import Geometry, Source
@@ -34,9 +36,10 @@ from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 MAX_KEPT_BODY_BYTES = 16 << 10  # beyond, copying is what costs
-MAX_KNOWN_COUNT = 8192  # blocks whose versions need not be unpacked again
-_ENTRY_BYTES = 512  # of memory that an entry takes beside its request and answer
-Count = Callable[[str, list[tuple[Source, int]]], None]
+MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked again
+MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
+_ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
+Hit = Callable[[list[Slice], list[tuple[Source, int]]], None]
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class _Kept:
     """
 
     frame: bytes
-    block_id: bytes
+    parts: list[Slice]
     file: BlockFile
     epoch: int
     sent: list[tuple[Source, int]]
@@ -65,7 +68,8 @@ class _Known:
 class SmallReads:
     """The small reads of one node. Any thread may call.
 
-    checked_page: a page of a pinned block, None if it fails its check. count: of an outcome.
+    checked_page: a page of a pinned block, None if it fails its check. hit: told of every answer,
+    the slices and how many bytes came from where.
     """
 
     def __init__(
@@ -73,18 +77,21 @@ class SmallReads:
         store: Store,
         geometry: Geometry,
         checked_page: Callable[[Pin, int], bytes | None],
-        count: Count,
+        hit: Hit,
         max_kept_bytes: int = MAX_KEPT_BYTES,
+        max_known_bytes: int = MAX_KNOWN_BYTES,
     ) -> None:
         self._store = store
         self._geometry = geometry
         self._checked_page = checked_page
-        self._count = count
+        self._hit = hit
         self._max_kept_bytes = max_kept_bytes
+        self._max_known_bytes = max_known_bytes
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._known: dict[tuple[bytes, int], _Known] = {}
         self._lock = Lock()
         self.kept_bytes = 0
+        self.known_bytes = 0
 
     def answer(self, request: bytes, epoch: int) -> bytes | None:
         """The whole answer to the whole frame of a request, or None: it must go the common way.
@@ -92,9 +99,13 @@ class SmallReads:
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
         kept = self._kept.get(request)
-        if kept is not None and kept.epoch == epoch and self._good(kept):
+        if (
+            kept is not None
+            and kept.epoch == epoch
+            and self._store.touch(kept.parts[0].block.id, kept.file)
+        ):
             kept.used = True
-            self._count("hit", kept.sent)
+            self._hit(kept.parts, kept.sent)
             return kept.frame
         wanted = lone.split_read(request)
         made = None if wanted is None else self._made(*wanted, epoch)
@@ -102,17 +113,24 @@ class SmallReads:
             return None
         if made.sent[0][1] <= MAX_KEPT_BODY_BYTES:
             self._keep(request, made)
-        self._count("hit", made.sent)
+        self._hit(made.parts, made.sent)
         return made.frame
 
-    def _good(self, kept: _Kept) -> bool:
-        return self._store.touch(kept.block_id, kept.file)
+    def forget(self, parts: list[Slice]) -> None:
+        """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
+        block_ids = {part.block.id for part in parts}
+        with self._lock:
+            for request, kept in list(self._kept.items()):
+                if kept.parts[0].block.id in block_ids:
+                    del self._kept[request]
+                    self.kept_bytes -= kept.size_bytes
 
     def _made(self, identity: bytes, start: int, end: int, epoch: int) -> _Kept | None:
         page_bytes = self._geometry.page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
-        known = self._lookup(identity, start // self._geometry.block_bytes)
+        index = start // self._geometry.block_bytes
+        known = self._known.get((identity, index)) or self._unpacked(identity, index)
         if known is None or end > known.block.version.size_bytes:
             return None
         block = known.block
@@ -127,25 +145,39 @@ class SmallReads:
                 return None
         finally:
             pin.close()
+        self._know(identity, known)
         first = start % page_bytes
         body = data[first : first + end - start]
         before, after = lone.answer_around(known.beginning, start, len(body), 8, epoch)
         frame = b"".join((before, checksum(body), after, body))
-        return _Kept(frame, block.id, file, epoch, [(Source.DISK, len(body))], 0)
+        part = Slice(block, start - block.start, end - block.start)
+        return _Kept(frame, [part], file, epoch, [(Source.DISK, len(body))], 0)
 
-    def _lookup(self, identity: bytes, index: int) -> _Known | None:
-        """The block of a version that can be cached; None: the request is wrong, or bypasses."""
-        known = self._known.get((identity, index))
-        if known is None:
-            try:
-                version = lone.version_of(identity)
-                known = _Known(BlockRef(version, index, self._geometry), lone.answer_start(version))
-            except (CacheError, ValueError):
-                return None
-            if len(self._known) >= MAX_KNOWN_COUNT:
+    def _unpacked(self, identity: bytes, index: int) -> _Known | None:
+        """The block of a version that can be cached; None: the request is wrong, or bypasses, or
+        has more in it than it needs.
+        """
+        if len(identity) > MAX_IDENTITY_BYTES:
+            return None
+        try:
+            version = lone.version_of(identity)
+            return _Known(BlockRef(version, index, self._geometry), lone.answer_start(version))
+        except (CacheError, ValueError):
+            return None
+
+    def _know(self, identity: bytes, known: _Known) -> None:
+        """Remember a block that is here."""
+        key = identity, known.block.index
+        if key in self._known:
+            return
+        size_bytes = 2 * len(identity) + _ENTRY_BYTES  # in the key, and unpacked
+        with self._lock:
+            if self.known_bytes + size_bytes > self._max_known_bytes:
                 self._known.clear()
-            self._known[identity, index] = known
-        return known
+                self.known_bytes = 0
+            if key not in self._known:
+                self._known[key] = known
+                self.known_bytes += size_bytes
 
     def _keep(self, request: bytes, made: _Kept) -> None:
         made.size_bytes = len(request) + len(made.frame) + _ENTRY_BYTES

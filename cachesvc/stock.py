@@ -124,7 +124,7 @@ class Stock:
             fresh = self.home(block_id) is None
             if fresh:
                 self._made.add(block_id)
-                self.open_blocks.touch(block_id)
+                self.open_blocks.changed(block_id)
         try:
             yield fresh
         finally:

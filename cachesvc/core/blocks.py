@@ -114,6 +114,13 @@ class Slice:
         """The pages that the slice touches, as a bitmap."""
         return pages_of(self.start, self.end, self.block.geometry.page_bytes)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it has all of every page that it touches."""
+        page_bytes = self.block.geometry.page_bytes
+        whole_end = self.end % page_bytes == 0 or self.end == self.block.length_bytes
+        return whole_end and self.start % page_bytes == 0
+
     def pieces(self) -> list[tuple[int, int, int, bool]]:
         """The slice cut at page borders: (start, end, page, whether that is the whole page)."""
         page_bytes = self.block.geometry.page_bytes

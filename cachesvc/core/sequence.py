@@ -1,10 +1,11 @@
 """Who reads in order: from the ranges that were read to where the next one will begin.
 
 Story: the reads of one object version are dealt to a few streams. A read that begins where a stream
-is to go on continues it. One that begins a little further on is early, and counts once the stream
-gets there: a client that reads several ranges at a time has them overtake each other. One within
-what the stream has read says nothing. Any other one begins a stream of its own, and is a doubt that
-this version is read in order at all; a stream that reaches the beginning of another takes it over.
+is to go on, or before that and ends behind it, continues it. One that begins a little further on is
+early, and counts once the stream gets there: a client that reads several ranges at a time has them
+overtake each other. One within what the stream has read says nothing. Any other one begins a stream
+of its own, and is a doubt that this version is read in order at all; a stream that reaches the
+beginning of another takes it over.
 
 Rules: pure and bounded: MAX_STREAMS a version, MAX_EARLY reads a stream. A stream is `in_order` if
 it has read two whole blocks, in more reads than there are doubts and twice the early ones: what is
@@ -37,6 +38,8 @@ class Stream:
     early: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, end: int, length_bytes: int, reads: int = 1) -> None:
+        """Go on to `end`; what was read before counts once."""
+        length_bytes = min(length_bytes, end - self.next)
         self.next = end
         self.furthest = max(self.furthest, end)
         self.length_bytes += length_bytes
@@ -59,7 +62,7 @@ class Sequence:
         """
         near_bytes = NEAR_BLOCKS * self._block_bytes
         for stream in reversed(self.streams):
-            if start == stream.next:
+            if start == stream.next or stream.began < start < stream.next < end:
                 self._continue(stream, end, length_bytes)
                 return stream
         for stream in reversed(self.streams):
@@ -85,7 +88,7 @@ class Sequence:
     def _join_on(self, stream: Stream) -> None:
         """List the stream last, with all that was read already where it goes on."""
         while True:
-            early = stream.early.pop(stream.next, None)
+            early = next((x for at, x in stream.early.items() if at <= stream.next < x[0]), None)
             reached = next((one for one in self.streams if one.began == stream.next), None)
             if early is not None:
                 stream.take(*early)

@@ -84,7 +84,7 @@ class Connection:
         self.heard = False
         self.clean = True
         self._silence_s = config.hello_timeout_ms / 1000
-        self._patient = _Patience(address)
+        self._patience = _Patience(address)
         self._room = memoryview(bytearray(SMALL_BYTES + _SMALL_HEAD_BYTES))
         self._early = b""
         self._sock = self._connected(address, config)
@@ -137,7 +137,7 @@ class Connection:
         """
         room = self._room[:count_bytes]
         asked_s = time.monotonic()
-        with self._patience():
+        with self._patience:
             count = self._sock.recv_into(room)
         self._hear(count, asked_s)
         if count < count_bytes and room[:PREFIX_BYTES] == prefix and count >= PREFIX_BYTES:
@@ -155,7 +155,7 @@ class Connection:
             view = self._from_early(view)
         while view:
             asked_s = time.monotonic()
-            with self._patience():
+            with self._patience:
                 count = self._sock.recv_into(view, len(view), socket.MSG_WAITALL)
             self._hear(count, asked_s)
             view = view[count:]
@@ -210,7 +210,7 @@ class Connection:
         data, self._early = self._early[:count_bytes], self._early[count_bytes:]
         while len(data) < count_bytes:
             asked_s = time.monotonic()
-            with self._patience():
+            with self._patience:
                 piece, told, flags, _ = self._sock.recvmsg(
                     count_bytes - len(data), _FILES_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
@@ -227,9 +227,6 @@ class Connection:
             if len(data) < count_bytes:
                 self.keep_pace()
         return data
-
-    def _patience(self) -> _Patience:
-        return self._patient
 
     def _hear(self, count_bytes: int, asked_s: float) -> None:
         if count_bytes == 0:

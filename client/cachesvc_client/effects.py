@@ -77,10 +77,6 @@ class Reply:
     epoch: int = 0
     direct: bool = False
 
-    @property
-    def cacheable(self) -> bool:
-        return self.version.cacheable
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -11,6 +11,7 @@ import asyncio
 
 import pytest
 
+from cachesvc.buffers import MIN_BUFFER_BYTES
 from cachesvc.coalescer import Coalescer
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import Overloaded
@@ -28,11 +29,11 @@ def test_full_buffers_refuse_whom_they_would_never_serve() -> None:
         origin, metrics = MemoryOrigin(), Metrics()
         store = Store([MemoryDisk()], 0, metrics)
         hop = asyncio.get_running_loop().call_soon
-        coalescer = Coalescer(origin, store, metrics, hop, max_buffer_bytes=512)
+        coalescer = Coalescer(origin, store, metrics, hop, max_buffer_bytes=MIN_BUFFER_BYTES)
         version = origin.put(ObjectName("bucket", "key"), bytes(1024))
         first = coalescer.join(BlockRef(version, 0, GEOMETRY), 0b1111)
         await first.flights[0].wait(3)
-        assert coalescer.buffer_bytes == 512
+        assert coalescer.buffer_bytes == MIN_BUFFER_BYTES
         second = coalescer.join(BlockRef(version, 1, GEOMETRY), 0b1111)
         with pytest.raises(Overloaded, match="try another node"):
             await asyncio.wait_for(second.flights[0].wait(0), 5)

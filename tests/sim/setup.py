@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from cachesvc.buffers import MIN_BUFFER_BYTES, room_bytes
 from cachesvc.core.format import TRAILER_BYTES
 from cachesvc.core.types import Geometry
+
+ROOMY_BUFFER_BYTES = 1024 * MIN_BUFFER_BYTES  # more than all flights of a history take
 
 TROUBLES = (
     "overwrite", "delete", "crash", "dark", "slow", "refuse", "cut", "disk", "short", "full",
@@ -57,7 +60,7 @@ class Setup:
     @property
     def narrow(self) -> bool:
         """Whether a node may be too busy at all."""
-        return self.max_waiting_count < 1000 or self.max_buffer_bytes < 1 << 20
+        return self.max_waiting_count < 1000 or self.max_buffer_bytes < ROOMY_BUFFER_BYTES
 
 
 def draw(rng: Random) -> Setup:
@@ -87,7 +90,7 @@ def draw(rng: Random) -> Setup:
         max_idle_open_count=rng.choice((0, 1, 2, 4096)),
         max_gets=rng.choice((1, 2, 4, 32)),
         max_waiting_count=rng.choice((2, 8, 4096, 4096)),
-        max_buffer_bytes=rng.choice((geometry.extent_max_bytes, 1 << 20)),
+        max_buffer_bytes=rng.choice((room_bytes(geometry.extent_max_bytes), ROOMY_BUFFER_BYTES)),
         write_bytes=page_bytes * rng.choice((1, 2, pages, 64)),
         small_bytes=rng.choice((0, page_bytes, 2 * page_bytes, 1 << 16)),
         revalidate_s=rng.choice((0.0, 0.0, 0.02, 0.1, 0.5, 0.5, float("inf"))),

@@ -9,6 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from cachesvc import buffers
+from cachesvc.buffers import MIN_BUFFER_BYTES
 from cachesvc.core.errors import (
     AccessDenied,
     InternalError,
@@ -177,7 +179,7 @@ def test_the_buffer_stays_with_its_readers_if_the_store_takes_nothing() -> None:
             one, two = rig.coalescer.join(block, ALL), rig.coalescer.join(block, 0b1)
             await soon(lambda: flight_of(one, 0).done, "over")
             one.close()
-            assert rig.coalescer.buffer_bytes == 1024
+            assert rig.coalescer.buffer_bytes == MIN_BUFFER_BYTES
             assert await landed(two, 0) == DATA[:128]
             two.close()
             two.close()
@@ -192,7 +194,7 @@ def test_a_kept_buffer_stays_though_it_is_stored() -> None:
             block = blocks_of(rig.origin.put(NAME, DATA))[0]
             hold = rig.coalescer.join(block, ALL, keep=True)
             await soon(lambda: flight_of(hold, 0).done, "over")
-            assert rig.coalescer.buffer_bytes == 1024
+            assert rig.coalescer.buffer_bytes == MIN_BUFFER_BYTES
             assert await landed(hold, 7) == DATA[896:1024]
             hold.close()
 
@@ -291,7 +293,7 @@ def test_a_cancelled_waiter_leaves_the_others_waiting() -> None:
 
 def test_a_fill_that_many_start_and_leave_again_leaves_nothing_behind() -> None:
     async def body() -> None:
-        async with open_rig(max_gets=2, max_buffer_bytes=1500) as rig:
+        async with open_rig(max_gets=2, max_buffer_bytes=2 * MIN_BUFFER_BYTES) as rig:
             blocks = blocks_of(rig.origin.put(NAME, DATA))
             for turn in range(60):
                 holds = [rig.coalescer.join(blocks[(turn + n) % 6], 1 << n) for n in range(2)]
@@ -430,12 +432,16 @@ def test_no_more_gets_fly_than_allowed() -> None:
 
 def test_buffers_take_no_more_than_allowed_and_one_always_may() -> None:
     async def body() -> None:
-        async with open_rig(max_buffer_bytes=2100, disks=[full_store()]) as rig:
+        limit = 2 * MIN_BUFFER_BYTES + 100
+        async with open_rig(max_buffer_bytes=limit, disks=[full_store()]) as rig:
             blocks = blocks_of(rig.origin.put(NAME, DATA))
             holds = [rig.coalescer.join(block, block.all_pages) for block in blocks]
             for hold in holds:
-                assert 0 < rig.coalescer.buffer_bytes <= 2100
+                assert 0 < rig.coalescer.buffer_bytes <= limit
                 await flight_of(hold, 0).wait(0)
+                memories = [flight.memory for one in holds for flight in one.flights]
+                taken_bytes = sum(len(memory) for memory in memories if memory is not None)
+                assert 0 < taken_bytes <= rig.coalescer.buffer_bytes
                 hold.close()
         async with open_rig(max_buffer_bytes=1) as rig:
             block = blocks_of(rig.origin.put(NAME, DATA))[0]
@@ -485,7 +491,7 @@ def test_a_join_that_is_refused_holds_nothing() -> None:
 
 def test_closing_calls_off_what_flies_and_what_waits() -> None:
     async def body() -> None:
-        async with open_rig(max_gets=1, max_buffer_bytes=1100) as rig:
+        async with open_rig(max_gets=1, max_buffer_bytes=MIN_BUFFER_BYTES) as rig:
             Gate(rig.origin)
             blocks = blocks_of(rig.origin.put(NAME, DATA))
             holds = [rig.coalescer.join(block, block.all_pages) for block in blocks]
@@ -501,7 +507,11 @@ def test_closing_calls_off_what_flies_and_what_waits() -> None:
     run(body)
 
 
-def test_closing_does_not_start_what_was_waiting_for_a_buffer() -> None:
+def test_closing_does_not_start_what_was_waiting_for_a_buffer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buffers, "MIN_BUFFER_BYTES", 64)
+
     async def body() -> None:
         async with open_rig(max_gets=9, max_buffer_bytes=1300) as rig:
             Gate(rig.origin)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from cachesvc.core.sequence import MAX_EARLY, MAX_STREAMS, Sequence, Stream
 
 BLOCK = 8 << 20
@@ -70,6 +72,24 @@ def test_a_range_that_is_read_again_says_nothing() -> None:
     assert len(sequence.streams) == 1
 
 
+def test_a_read_that_begins_within_what_was_read_and_goes_on_is_in_order() -> None:
+    sequence = Sequence(BLOCK)
+    mib, step = 1 << 20, 100_000
+    for window in range(17):
+        start = window * mib // step * step  # the first read that the window before does not cover
+        sequence.read(start, (window + 1) * mib, (window + 1) * mib - start)
+    (stream,) = sequence.streams
+    assert stream.in_order
+    assert stream.length_bytes == stream.next == 17 * mib
+
+
+def test_reads_from_one_start_on_are_no_order() -> None:
+    sequence = Sequence(BLOCK)
+    for beyond in range(1, 20):
+        assert sequence.read(0, beyond * BLOCK, beyond * BLOCK) is None
+    assert in_order(sequence) == []
+
+
 def test_random_reads_are_not_in_order() -> None:
     for seed in range(50):
         dice = random.Random(seed)
@@ -78,6 +98,25 @@ def test_random_reads_are_not_in_order() -> None:
             start = dice.randrange(1000 * BLOCK)
             stream = sequence.read(start, start + 100_000, 100_000)
             assert stream is None or not stream.in_order, f"seed {seed}"
+
+
+@pytest.mark.parametrize("blocks", [4, 16, 1000])
+def test_random_reads_are_not_in_order_although_they_count_with_what_they_bring(
+    blocks: int,
+) -> None:
+    mib, length = 1 << 20, 700_000
+    for seed in range(30):
+        dice = random.Random(seed)
+        sequence, brought = Sequence(BLOCK), set[int]()
+        for _ in range(300):
+            start = dice.randrange(blocks * BLOCK - length)
+            last = (start + length - 1) // mib
+            missing = {start // mib, last} - brought
+            brought |= missing
+            if missing:
+                end = (last + 1) * mib if last in missing else start + length
+                stream = sequence.read(start, end, end - start)
+                assert stream is None or not stream.in_order, f"seed {seed}"
 
 
 def test_whole_blocks_in_random_order_are_hardly_ever_taken_for_order() -> None:

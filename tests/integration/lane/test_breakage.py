@@ -12,7 +12,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectName, ObjectVersion
 from tests.integration.inprocess import HungUp, InProcessNode, RawClient
 from tests.integration.lane.sample import DATA, END
-from tests.support import NAME
+from tests.support import NAME, until
 
 
 def test_a_file_cut_short_during_sendfile_ends_the_connection_and_the_next_read_is_right(
@@ -151,3 +151,17 @@ def test_work_that_breaks_on_a_lane_thread_stops_nobody_else(
             thread.post(broken)
     with RawClient(node).greeted() as client:
         assert client.read() == DATA
+
+
+def test_a_hit_that_cannot_be_framed_leaves_nothing_pinned(
+    filled: tuple[InProcessNode, ObjectVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    node, _ = filled
+    with monkeypatch.context() as patch:
+        patch.setattr("cachesvc.lane.hit_items", broken)
+        with RawClient(node).greeted() as client, pytest.raises(HungUp):
+            client.read()
+    until(lambda: node.pinned_count == 0, "nothing is pinned")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cachesvc.answer import FilePart, take
 from cachesvc.core.request import ReadRequest, StatRequest
 from tests.support import (
@@ -92,5 +94,25 @@ def test_a_version_that_nobody_checked_is_no_hit() -> None:
             assert rig.reader.hit(ReadRequest(NAME, ((0, 1),), max_age_s=0.0)) is None
             assert rig.reader.hit(ReadRequest(NAME, ((0, 1),), bypass=True)) is None
             assert rig.reader.hit(read_of((0, 1), verify=True)) is None  # a page at a time
+
+    run(body)
+
+
+@pytest.mark.parametrize("broken", ["hit", "_count"])
+def test_a_hit_that_breaks_leaves_nothing_pinned(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the loop is closed")
+
+    async def body() -> None:
+        async with open_rig() as rig:
+            await fill(rig)
+            owner = rig.reader.readahead if broken == "hit" else rig.reader
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, broken, fail)
+                with pytest.raises(RuntimeError, match="closed"):
+                    rig.reader.hit(read_of())
+            assert rig.store.open_blocks.pin_count == 0
 
     run(body)

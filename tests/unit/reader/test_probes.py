@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from cachesvc import buffers
 from cachesvc.answer import take
+from cachesvc.buffers import room_bytes
 from cachesvc.core.errors import (
     AccessDenied,
     CacheError,
@@ -321,7 +323,11 @@ def test_a_probe_is_one_of_the_gets_and_waits_for_its_turn() -> None:
     run(body)
 
 
-def test_a_probe_gives_back_the_room_that_its_object_does_not_need() -> None:
+def test_a_probe_gives_back_the_room_that_its_object_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buffers, "MIN_BUFFER_BYTES", 64)
+
     async def body() -> None:
         async with open_rig(disks=[MemoryDisk(limit_bytes=0)]) as rig:
             rig.origin.put(NAME, SMALL)
@@ -331,7 +337,7 @@ def test_a_probe_gives_back_the_room_that_its_object_does_not_need() -> None:
             assert rig.coalescer.buffer_bytes == 1024
             gate.opened.set()
             answer = await read
-            assert rig.coalescer.buffer_bytes == len(SMALL)
+            assert rig.coalescer.buffer_bytes == room_bytes(len(SMALL)) == 512
             await received(answer)
 
     run(body)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from cachesvc import readahead
 from cachesvc.answer import take
 from cachesvc.core.types import ByteRange
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.origin.memory import Fault
+from cachesvc.wire import lone
 from tests.support import GEOMETRY, NAME, Rig, open_rig, pattern, read_of, run, soon
 
 BLOCK = GEOMETRY.block_bytes
@@ -114,6 +117,47 @@ def test_small_reads_in_order_end_up_in_whole_blocks() -> None:
             assert ByteRange(2 * BLOCK, 3 * BLOCK) in wanted
             assert ByteRange(3 * BLOCK, 4 * BLOCK) in wanted
             assert len(wanted) == len(set(wanted))
+
+    run(body)
+
+
+@pytest.mark.parametrize("step", [50, 64, 100, 128, 250, 300])
+def test_reads_in_order_that_are_shorter_than_an_extent_wait_for_two_blocks_only(step: int) -> None:
+    async def body() -> None:
+        async with open_rig(readahead_bytes=ROOM) as rig:
+            put(rig)
+            waited = []
+            for start in range(0, END, step):
+                end = min(END, start + step)
+                answer = rig.reader.hit(read_of((start, end)))
+                if answer is not None:
+                    answer.close()
+                    await asyncio.sleep(0)
+                else:
+                    waited.append(start)
+                    assert await rig.read((start, end)) == DATA[start:end]
+                await settled(rig)
+            assert max(waited) < 2 * BLOCK
+            assert len(waited) <= 2 * BLOCK // GEOMETRY.extent_min_bytes
+            assert rig.origin.landed_bytes == END
+
+    run(body)
+
+
+def test_reads_in_order_that_become_small_are_still_read_ahead_for() -> None:
+    async def body() -> None:
+        async with open_rig(readahead_bytes=ROOM) as rig:
+            version = rig.origin.put(NAME, DATA)
+            identity = lone.identity_of(version)
+            await read(rig, 0)
+            await read(rig, 1)
+            await settled(rig)
+            for start in range(2 * BLOCK, END, 64):
+                request = lone.pack_read(identity, start, min(END, start + 64), 0)
+                assert rig.reader.small.answer(request, 0) is not None, f"byte {start}"
+                await asyncio.sleep(0)
+                await settled(rig)
+            assert rig.origin.landed_bytes == END
 
     run(body)
 

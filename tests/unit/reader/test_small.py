@@ -8,10 +8,11 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
-from cachesvc.small import _ENTRY_BYTES, SmallReads
+from cachesvc.small import _ENTRY_BYTES, MAX_IDENTITY_BYTES, SmallReads
 from cachesvc.wire import codec
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
+from cachesvc.wire.varint import pack_varint
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
 from tests.unit.reader.sample import DATA, END, RANGES, expected, fill
 
@@ -184,7 +185,7 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
             limit = 40 * (_ENTRY_BYTES + 300)
             reader = rig.reader
             table = SmallReads(
-                rig.store, GEOMETRY, reader._checked_page, reader._count, max_kept_bytes=limit
+                rig.store, GEOMETRY, reader._checked_page, reader._hit, max_kept_bytes=limit
             )
             hot = request_of(version, (0, 100))
             first = table.answer(hot, EPOCH)
@@ -198,5 +199,59 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
                     for request, kept in table._kept.items()
                 )
                 assert held == table.kept_bytes <= limit
+
+    run(body)
+
+
+def padded(version: ObjectVersion, start: int, junk_bytes: int) -> bytes:
+    """The same request, its object with an unknown field of so many bytes."""
+    junk = b"\x7a" + pack_varint(junk_bytes) + start.to_bytes(2, "big") * (junk_bytes // 2)
+    object_ = cache_pb2.ObjectName(bucket=NAME.bucket, key=NAME.key).SerializeToString() + junk
+    named = codec.pack_version(version).SerializeToString()
+    fields = [
+        b"\x0a" + pack_varint(len(object_)) + object_,
+        b"\x12" + pack_varint(len(named)) + named,
+    ]
+    wanted = cache_pb2.Range(start=start, end=start + 1).SerializeToString()
+    return encode(Kind.READ, b"".join((*fields, b"\x1a", pack_varint(len(wanted)), wanted)))
+
+
+def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            other = ObjectVersion(NAME, '"other"', END)
+            table = rig.reader.small
+            assert table.answer(padded(version, 1, 500), EPOCH) is not None
+            assert table.answer(padded(version, 1, 2 * MAX_IDENTITY_BYTES), EPOCH) is None
+            known = len(table._known)
+            for start in range(50):
+                assert table.answer(padded(other, start + 1, 500), EPOCH) is None
+            assert len(table._known) == known == 1, "what is not here is not remembered"
+            limit = 20 * (MAX_IDENTITY_BYTES + _ENTRY_BYTES)
+            table = SmallReads(
+                rig.store, GEOMETRY, rig.reader._checked_page, rig.reader._hit, limit, limit
+            )
+            for start in range(1, 500):
+                assert table.answer(padded(version, start, 1000), EPOCH) is not None
+                held = sum(2 * len(identity) + _ENTRY_BYTES for identity, _ in table._known)
+                assert 0 < held == table.known_bytes <= limit
+
+    run(body)
+
+
+def test_whoever_asks_with_verify_has_kept_answers_of_the_block_made_anew() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            table = rig.reader.small
+            first, other = small(rig, version, (5, 55)), small(rig, version, (1030, 1040))
+            assert first is not None
+            table._kept[request_of(version, (5, 55))].frame = first[:-1] + b"?"  # its memory rots
+            assert small(rig, version, (5, 55)) != first
+            assert await rig.read((5, 55), verify=True) == expected(5, 55)
+            assert small(rig, version, (5, 55)) == first
+            assert small(rig, version, (1030, 1040)) is other
+            assert table.kept_bytes == sum(kept.size_bytes for kept in table._kept.values())
 
     run(body)

@@ -117,3 +117,48 @@ def test_a_device_that_fails_during_recovery_does_not_stop_it() -> None:
     assert store.stored_count == len(disks[1].files) > 0
     store.close()
     assert [disk.open_count for disk in disks] == [0, 0]
+
+
+def test_a_block_is_taken_in_although_its_mark_changes_again_and_again() -> None:
+    disk = MemoryDisk()
+    bench = Bench(disk)
+    bench.put(BLOCK)
+    bench.store.close()
+    store = bench.open(recover=False)
+    changes = 5
+
+    def another_changes(op: str) -> None:
+        nonlocal changes
+        if op == "open" and changes:
+            changes -= 1
+            with store._stock.lock:
+                store.open_blocks.changed(BLOCK.id)  # blocks share marks
+
+    disk.fail = another_changes
+    list(store.recover())
+    assert changes == 0
+    assert (list(disk.files), store.stored_count) == ([BLOCK.id], 1)
+    assert bench.has(BLOCK)
+    store.close()
+
+
+def test_a_file_that_proves_nothing_goes_although_its_mark_changes_again_and_again() -> None:
+    disk = MemoryDisk()
+    bench = Bench(disk)
+    bench.put(BLOCK)
+    bench.store.close()
+    disk.flip(BLOCK.id, -1)
+    store = bench.open(recover=False)
+    changes = 5
+
+    def another_changes(op: str) -> None:
+        nonlocal changes
+        if op == "pread" and changes:
+            changes -= 1
+            with store._stock.lock:
+                store.open_blocks.changed(BLOCK.id)
+
+    disk.fail = another_changes
+    list(store.recover())
+    assert (changes, list(disk.files), store.stored_count) == (0, [], 0)
+    store.close()
