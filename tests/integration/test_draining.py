@@ -22,7 +22,7 @@ from tests.integration.cluster import Cluster
 from tests.support import until
 
 DRAIN_S = 2.0
-GRACE_S = 1.5  # and little more, on a busy machine
+GRACE_S = 8.0  # on a machine so busy that a second is little; what hung did so for ever
 READERS = 12
 
 pytestmark = pytest.mark.slow
