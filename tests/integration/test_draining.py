@@ -44,7 +44,7 @@ def test_reads_of_a_slow_origin_do_not_hold_a_node(tmp_path: Path, shape: Shape,
             (node,) = cluster.nodes
             endpoint = f"grpc://{node.grpc}" if lane == "grpc" else node.lane
             nowhere = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
-            with CacheClient(endpoint, origin=nowhere) as client:
+            with CacheClient(endpoint, origin=nowhere, connect_timeout_ms=5000) as client:
                 threads = [
                     threading.Thread(target=_read_if_possible, args=(client, f"s3://b/k{number}"))
                     for number in range(READERS)
@@ -85,7 +85,7 @@ def test_what_is_stuck_for_good_does_not_hold_a_node(tmp_path: Path, stuck: str)
         with Cluster(tmp_path, url, 1, options, {"PYTHONPATH": path}) as cluster:
             (node,) = cluster.nodes
             nowhere = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
-            with CacheClient(node.lane, origin=nowhere) as client:
+            with CacheClient(node.lane, origin=nowhere, connect_timeout_ms=5000) as client:
                 reader = threading.Thread(target=_read_if_possible, args=(client, "s3://b/k"))
                 reader.start()
                 until(mark.exists, "something is stuck")
