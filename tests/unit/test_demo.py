@@ -87,7 +87,9 @@ def test_a_library_that_is_large_enough_is_the_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_reads_a_folder_with_and_without_the_cache(tmp_path: Path) -> None:
+def test_the_demo_reads_a_folder_with_and_without_the_cache(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "large").write_bytes(bytes(range(256)) * 40_000)
@@ -105,6 +107,7 @@ def test_the_demo_reads_a_folder_with_and_without_the_cache(tmp_path: Path) -> N
         assert steps[what, "hot"]["read_per_fetched"] is None
         assert steps[what, "hot"]["hit_share"] == 1.0
     assert steps["crowd", "cold"]["read_per_fetched"] == 16.0
+    assert "no node could answer" not in capfd.readouterr().err, "the row without cache means it"
 
 
 def test_files_whose_names_are_no_keys_are_left_out(tmp_path: Path) -> None:
