@@ -24,6 +24,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from cachesvc.core.errors import CacheError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, Source
@@ -93,7 +94,7 @@ class AskOrigin:
 
     Answered by a Reply. version: the answer must be of it (If-Match where it has a strong ETag),
     else ObjectChanged. target None: a HEAD. patience_s: while nothing has come, no attempt begins
-    later than that.
+    later than that. why: what the last node that was asked said, if one was.
     """
 
     name: ObjectName
@@ -102,6 +103,7 @@ class AskOrigin:
     end: int | None = None
     target: Target | None = None
     patience_s: float = float("inf")
+    why: CacheError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class Engine:
                     self._count(source.name.lower(), count_bytes)
                 return reply
             if isinstance(effect, AskOrigin):
-                self._warn()
+                self._warn(effect.why)
                 reply = self._origin.ask(effect)
                 self._count("direct", sum(reply.sources.values()))
                 return reply
@@ -128,12 +128,12 @@ class Engine:
                 raise ClientClosed("this CacheClient was closed during the call") from error
             raise
 
-    def _warn(self) -> None:
+    def _warn(self, why: CacheError | None) -> None:
         """Say once that the cache does not work, since nothing else would show it."""
         if self._endpoints and not self._warned:
             self._warned = True
-            why = str(self._down[2]) if self._down else self.router.trouble()
-            log.warning("cachesvc: no node could answer (%s); reading the origin itself", why)
+            said = why or (self._down[2] if self._down else self.router.trouble())
+            log.warning("cachesvc: no node could answer (%s); reading the origin itself", said)
 
     def _check_open(self) -> None:
         if self._closed:

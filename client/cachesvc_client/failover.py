@@ -294,7 +294,9 @@ class Failover:
         if self._given_up is not None:
             raise self._given_up
         try:
-            reply: Reply = yield replace(origin, patience_s=max(0.0, self._patience_s()))
+            reply: Reply = yield replace(
+                origin, patience_s=max(0.0, self._patience_s()), why=self._why
+            )
         except OriginError as error:
             if self._patience_s() <= 0:
                 self._given_up = error
