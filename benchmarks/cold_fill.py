@@ -4,7 +4,7 @@ The origin takes 30 ms to the first byte (lognormal, p99 200 ms) and sends 90 MB
 256 MiB are read through each cache, every time under a new key, and directly by each library: as
 8 MiB ranges, 16 at once, and in one call where a system reads an object in parallel by itself.
 The caches are full before, as they are in service: what is filled takes the place, and the memory,
-of something else (docs/decisions/0011-readahead.md). Server CPU is that of the cache, without the
+of something else (docs/decisions/0013-readahead.md). Server CPU is that of the cache, without the
 origin's.
 """
 
