@@ -45,7 +45,7 @@ _BASE = "cold"
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     lacking = None if bench.quick else lack_of_room(work, disk_gib=16)
     if lacking:
         outcome.skipped["all"] = lacking
@@ -85,8 +85,8 @@ def _case(servers: Servers, bucket: Path, object_bytes: int, name: str) -> Case:
     def jobs(system: System, number: int) -> list[Job]:
         key = _BASE
         if system.name not in CEILINGS:
-            unique = f"{name}-{system.name}-{number}".replace(" ", "-").replace(",", "")
-            key = origin_log.new_key(servers.origin, bucket, _BASE, f"cold-{unique}")
+            key = f"cold-{name}-{system.name}-{number}"
+            key = origin_log.new_key(servers.origin, bucket, _BASE, key)
         keys[system.name] = key
         origin_log.forget(servers.origin)
         whole = name == WHOLE
