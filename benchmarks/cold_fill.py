@@ -4,7 +4,7 @@ The origin takes 30 ms to the first byte (lognormal, p99 200 ms) and sends 90 MB
 256 MiB are read through each cache, every time under a new key, and directly by each library: as
 8 MiB ranges, 16 at once, and in one call where a system reads an object in parallel by itself.
 The caches are full before, as they are in service: what is filled takes the place, and the memory,
-of something else (docs/decisions/0011-readahead.md). Server CPU is that of the cache, without the
+of something else (docs/decisions/0013-readahead.md). Server CPU is that of the cache, without the
 origin's.
 """
 
@@ -45,7 +45,7 @@ _BASE = "cold"
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     lacking = None if bench.quick else lack_of_room(work, disk_gib=16)
     if lacking:
         outcome.skipped["all"] = lacking
@@ -85,8 +85,8 @@ def _case(servers: Servers, bucket: Path, object_bytes: int, name: str) -> Case:
     def jobs(system: System, number: int) -> list[Job]:
         key = _BASE
         if system.name not in CEILINGS:
-            unique = f"{name}-{system.name}-{number}".replace(" ", "-").replace(",", "")
-            key = origin_log.new_key(servers.origin, bucket, _BASE, f"cold-{unique}")
+            key = f"cold-{name}-{system.name}-{number}"
+            key = origin_log.new_key(servers.origin, bucket, _BASE, key)
         keys[system.name] = key
         origin_log.forget(servers.origin)
         whole = name == WHOLE

@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.job import MIB
 from cachesvc.devorigin.ports import free_ports
 
 __all__ = [
     "ENVIRONMENT", "MIB", "Figure", "RunningNode", "cachesvc", "children", "cpu_seconds",
-    "dev_origin", "interleaved", "node", "process", "ratios", "timed",
+    "dev_origin", "in_turn", "interleaved", "node", "process", "ratios", "timed",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
@@ -133,14 +136,19 @@ def children(pid: int) -> list[int]:
     return [pid, *(int(child) for child in below)]
 
 
+def in_turn(systems: list[T], number: int) -> list[T]:
+    """The systems in the order of a round: each begins one, round after round."""
+    first = number % max(1, len(systems))
+    return systems[first:] + systems[:first]
+
+
 def interleaved(systems: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Each system once a round, after one round that does not count. What they return is kept."""
     for run in systems.values():
         run()
     results: dict[str, list[float]] = {name: [] for name in systems}
     for number in range(rounds):
-        names = list(systems)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        for name in in_turn(list(systems), number):
             results[name].append(systems[name]())
     return results
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from benchmarks.catalog import ARRAY, SYSTEMS, System
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
-from benchmarks.objects import make_object, warm
+from benchmarks.objects import HOT_SERVERS, hot_objects
 from benchmarks.peers import Servers
 
-_SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
 _COPIES = ("region", "local_mmap")  # of interest where ranges are small
 ADDED_UP, UNREAD = "8 MiB, 1 at once, all add up", "8 MiB, 1 at once, nobody adds up"
 
@@ -28,15 +27,12 @@ def case_name(at_once: int) -> str:
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     count, object_bytes, limit_s = (2, 16 * MIB, 0.1) if bench.quick else (4, 256 * MIB, 0.5)
-    keys = [f"big-{number}" for number in range(count)]
     systems = [one for one in SYSTEMS.values() if one.reader not in _COPIES]
-    with Servers(bench.environment, work, _SERVERS) as servers:
+    with Servers(bench.environment, work, HOT_SERVERS) as servers:
         folder = servers.root / "bench"
-        for number, key in enumerate(keys):
-            make_object(folder / key, number, object_bytes)
-        warm(servers, keys, object_bytes)
+        keys = hot_objects(servers, "big", count, object_bytes)
         systems = usable(bench, outcome, servers, systems)
 
         def case(name: str, at_once: int = 1, add_up: bool | None = None) -> Case:

@@ -13,11 +13,9 @@ from pathlib import Path
 from benchmarks.catalog import SYSTEMS, System
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
-from benchmarks.objects import make_object, warm
+from benchmarks.objects import HOT_SERVERS, hot_objects
 from benchmarks.peers import Servers
 from benchmarks.spinner import spinners
-
-_SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
 
 
 def case_name(size_kib: int, at_once: int) -> str:
@@ -25,15 +23,12 @@ def case_name(size_kib: int, at_once: int) -> str:
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.2)
-    keys = [f"small-{number}" for number in range(count)]
     systems = [one for one in SYSTEMS.values() if not one.in_place]
-    with Servers(bench.environment, work, _SERVERS) as servers:
+    with Servers(bench.environment, work, HOT_SERVERS) as servers:
         folder = servers.root / "bench"
-        for number, key in enumerate(keys):
-            make_object(folder / key, number, object_bytes)
-        warm(servers, keys, object_bytes)
+        keys = hot_objects(servers, "small", count, object_bytes)
         systems = usable(bench, outcome, servers, systems)
 
         def case(size_kib: int, at_once: int) -> Case:

@@ -25,7 +25,7 @@ from typing import Any
 
 import xxhash
 
-from benchmarks.harness import MIB, Figure
+from benchmarks.harness import MIB, Figure, in_turn
 
 FILE_BYTES, FILE_COUNT, AT_ONCE = 8 * MIB, 32, 4
 PAGE_BYTES, WRITE_BYTES, PIPE_BYTES = 64 << 10, 2 * MIB, 1 * MIB
@@ -208,8 +208,7 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         if _deciphers(https, kernel):
             systems["https by the kernel, recv_into 1 MiB"] = (https, kernel, receive(MIB))
         for number in range(rounds + 1):
-            names = list(systems)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            for name in in_turn(list(systems), number):
                 measured = _measure(*systems[name], work)
                 if number:
                     found.setdefault(name, []).append(measured)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.catalog import System
 from benchmarks.environment import ROOT, Environment
-from benchmarks.harness import ENVIRONMENT, cpu_seconds
+from benchmarks.harness import ENVIRONMENT, Figure, cpu_seconds, in_turn
 from benchmarks.job import Job
 from benchmarks.memory import forget_peak, peak_rss_mib, pss_mib
 from benchmarks.peers import Server, Servers, unix_lane
@@ -52,6 +52,11 @@ class Outcome:
     note: str
     cases: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def noted(cls, text: str | None) -> Self:
+        """With the words of a docstring as its note."""
+        return cls(" ".join((text or "").split()))
 
     def add(self, case: str, system: str, figures: dict[str, float]) -> None:
         row = self.cases.setdefault(case, {}).setdefault(system, {})
@@ -189,8 +194,7 @@ def run_case(
     """Measure the systems under these conditions, interleaved; adds to the outcome."""
     left = list(systems)
     for number in range(bench.rounds):
-        turn = number % max(1, len(left))
-        for system in left[turn:] + left[:turn]:
+        for system in in_turn(left, number):
             server = servers.running.get(system.server)
             try:
                 jobs = case.jobs(system, number)
@@ -210,8 +214,6 @@ def addresses(servers: Servers, system: System) -> dict[str, str]:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    from benchmarks.harness import Figure
-
     return {
         "note": outcome.note,
         "skipped": outcome.skipped,

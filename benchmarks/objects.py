@@ -13,6 +13,8 @@ from benchmarks.job import MIB, PAGE, PAGE_BYTES, VALUE_BYTES, split
 from benchmarks.peers import Servers, store_in_redis
 from benchmarks.rawlane import RawHttp
 
+HOT_SERVERS = ("node", "sendfile", "nginx", "nginx cache", "varnish", "redis")
+
 
 def make_object(path: Path, number: int, size_bytes: int) -> None:
     """Random bytes; every page begins with the object's number and its own. Old enough to have an
@@ -25,6 +27,15 @@ def make_object(path: Path, number: int, size_bytes: int) -> None:
             file.write(piece[: size_bytes - first * PAGE_BYTES])
     made = time.time() - 3600
     os.utime(path, (made, made))
+
+
+def hot_objects(servers: Servers, prefix: str, count: int, object_bytes: int) -> list[str]:
+    """Objects that every cache has; their keys."""
+    keys = [f"{prefix}-{number}" for number in range(count)]
+    for number, key in enumerate(keys):
+        make_object(servers.root / "bench" / key, number, object_bytes)
+    warm(servers, keys, object_bytes)
+    return keys
 
 
 def warm(servers: Servers, keys: list[str], object_bytes: int) -> None:

@@ -20,7 +20,11 @@ def _ask(method: str, url: str) -> bytes:
 
 
 def new_key(origin: str, bucket: Path, base: str, key: str) -> str:
-    """A key that no cache has seen, with the bytes of another; its ETag is known to the origin."""
+    """A key that no cache has seen, with the bytes of another; its ETag is known to the origin.
+
+    The key is `key` in letters that need no escape in a URL; returned.
+    """
+    key = key.replace(" ", "-").replace(",", "")
     (bucket / key).unlink(missing_ok=True)
     os.link(bucket / base, bucket / key)
     _ask("HEAD", f"{origin}/bench/{key}")

@@ -52,7 +52,7 @@ def _uncached(path: Path) -> None:
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     lacking = bench.environment.lacking(["numpy", "pyarrow"])
     if lacking:
         outcome.skipped["all"] = lacking
@@ -80,8 +80,8 @@ def _case(servers: Servers, path: Path, workload: str, reads: int, readers: int)
     def jobs(system: System, number: int) -> list[Job]:
         key = _BASE
         if system in _COLD and system.server:
-            unique = f"{workload}-{system.name}-{number}".replace(" ", "-").replace(",", "")
-            key = origin_log.new_key(servers.origin, path.parent, _BASE, unique)
+            key = f"{workload}-{system.name}-{number}"
+            key = origin_log.new_key(servers.origin, path.parent, _BASE, key)
         elif system in _COLD:
             _uncached(path)
         return [

@@ -35,14 +35,14 @@ _EIGHT = (LANE, UNIX, REGION_FIRST, MMAP_IN_PLACE)
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    return load(bench, work, ONE, 1, _ONE, " ".join((__doc__ or "").split()))
+    return load(bench, work, ONE, 1, _ONE, __doc__)
 
 
 def load(
-    bench: Bench, work: Path, name: str, processes: int, names: Sequence[str], note: str
+    bench: Bench, work: Path, name: str, processes: int, names: Sequence[str], note: str | None
 ) -> Outcome:
     """The weights, loaded by so many processes at once."""
-    outcome = Outcome(note)
+    outcome = Outcome.noted(note)
     memory_gib = 4 + processes
     lacking = bench.environment.lacking(["numpy"])
     if not lacking and not bench.quick:

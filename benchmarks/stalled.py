@@ -18,7 +18,7 @@ from benchmarks.catalog import LANE_RAW, NGINX_RAW, SYSTEMS, System
 from benchmarks.job import MIB, Job, split
 from benchmarks.measure import Bench, Outcome, addresses, measure, usable
 from benchmarks.memory import pss_mib
-from benchmarks.objects import make_object, warm
+from benchmarks.objects import hot_objects
 from benchmarks.peers import Server, Servers
 from benchmarks.rawlane import RawHttp, RawLane
 from benchmarks.spinner import spinners
@@ -34,7 +34,7 @@ _OBJECT_BYTES = 64 * MIB
 
 def _stalled_lane(server: Server) -> socket.socket:
     lane = RawLane(split(server.addresses["lane"]))
-    request = ReadRequest(ObjectName("bench", "stalled"), ((0, 8 * MIB),))
+    request = ReadRequest(ObjectName("bench", "stalled-0"), ((0, 8 * MIB),))
     lane.sock.sendall(encode(Kind.READ, codec.pack_read(request, 0)))
     return lane.sock
 
@@ -42,7 +42,7 @@ def _stalled_lane(server: Server) -> socket.socket:
 def _stalled_http(server: Server) -> socket.socket:
     http = RawHttp(split(server.addresses["http"]))
     http.sock.sendall(
-        b"GET /bench/stalled HTTP/1.1\r\nHost: bench\r\nRange: bytes=0-8388607\r\n\r\n"
+        b"GET /bench/stalled-0 HTTP/1.1\r\nHost: bench\r\nRange: bytes=0-8388607\r\n\r\n"
     )
     return http.sock
 
@@ -54,12 +54,11 @@ _STALLS: dict[str, Callable[[Server], socket.socket]] = {
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
     with Servers(bench.environment, work, ("node", "nginx")) as servers:
-        make_object(servers.root / "bench" / "stalled", 0, _OBJECT_BYTES)
-        warm(servers, ["stalled"], _OBJECT_BYTES)
+        hot_objects(servers, "stalled", 1, _OBJECT_BYTES)
         systems = usable(bench, outcome, servers, [SYSTEMS[name] for name in _STALLS])
         with spinners():
             for number in range(bench.rounds):
@@ -74,7 +73,7 @@ def _round(
     bench: Bench, servers: Servers, system: System, number: int
 ) -> dict[str, dict[str, float]]:
     job = Job(
-        "ranges", system.reader, ["stalled"], _OBJECT_BYTES, addresses(servers, system),
+        "ranges", system.reader, ["stalled-0"], _OBJECT_BYTES, addresses(servers, system),
         range_bytes=4096, zipf=0.9, limit_s=0.1 if bench.quick else 1.0, seed=number,
     )  # fmt: skip
     server = servers.running[system.server]

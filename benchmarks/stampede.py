@@ -23,7 +23,7 @@ _BASE = "stampede"
 
 
 def run(bench: Bench, work: Path) -> Outcome:
-    outcome = Outcome(" ".join((__doc__ or "").split()))
+    outcome = Outcome.noted(__doc__)
     object_bytes = (8 if bench.quick else 32) * MIB
     names = ("node", "nginx cache", "varnish", "origin")
     systems = [SYSTEMS[name] for name in (LANE_RAW, LANE, GRPC, UNIX, NGINX_CACHE, VARNISH)]
@@ -31,11 +31,11 @@ def run(bench: Bench, work: Path) -> Outcome:
         bucket = servers.root / "bench"
         make_object(bucket / _BASE, 0, object_bytes)
 
-        def key_of(system: System, number: int) -> str:
-            return f"stampede-{system.name}-{number}".replace(" ", "-").replace(",", "")
+        keys: dict[str, str] = {}  # what each system read last
 
         def jobs(system: System, number: int) -> list[Job]:
-            key = origin_log.new_key(servers.origin, bucket, _BASE, key_of(system, number))
+            key = f"stampede-{system.name}-{number}"
+            key = keys[system.name] = origin_log.new_key(servers.origin, bucket, _BASE, key)
             origin_log.forget(servers.origin)
             job = Job(
                 "ranges", system.reader, [key], object_bytes, addresses(servers, system),
@@ -43,8 +43,8 @@ def run(bench: Bench, work: Path) -> Outcome:
             )  # fmt: skip
             return [job] * PROCESSES
 
-        def after(system: System, number: int) -> dict[str, float]:
-            return origin_log.gets(servers.origin, key_of(system, number), object_bytes)
+        def after(system: System, _: int) -> dict[str, float]:
+            return origin_log.gets(servers.origin, keys[system.name], object_bytes)
 
         systems = usable(bench, outcome, servers, [*systems, _DIRECT])
         run_case(bench, outcome, servers, systems, Case(CASE, jobs, after))

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from benchmarks.job import MIB, Job, Opener, Read, into_buffer
 
@@ -108,7 +108,7 @@ def client_unix(job: Job) -> Opener:
 def regions(job: Job) -> Mappings:
     from cachesvc_client import CacheClient
 
-    client = cast(Any, CacheClient(job.addresses["unix"]))
+    client = CacheClient(job.addresses["unix"])
     return Mappings(lambda key: memoryview(client.map(f"s3://bench/{key}")).cast("B"))
 
 
@@ -134,7 +134,7 @@ def first_regions(job: Job) -> Mappings:
     clients = []
 
     def map_key(key: str) -> memoryview:
-        clients.append(cast(Any, CacheClient(job.addresses["unix"])))
+        clients.append(CacheClient(job.addresses["unix"]))
         return memoryview(clients[-1].map(f"s3://bench/{key}")).cast("B")
 
     return Mappings(map_key)

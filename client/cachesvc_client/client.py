@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import index
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from cachesvc.core.errors import CacheError
@@ -192,12 +191,7 @@ class CacheClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[[ClientConfig], CacheClient], tuple[ClientConfig]]:

@@ -15,12 +15,10 @@ from cachesvc.core.types import ObjectVersion
 from cachesvc_client.addresses import PAGE_BYTES
 from cachesvc_client.file import CacheFile
 from cachesvc_client.region import Canvas, EmptyRegion, Region
-from cachesvc_client.target import Range, Span
+from cachesvc_client.target import GAP_BYTES, Range, Span, joined
 
 if TYPE_CHECKING:
     from cachesvc_client.client import CacheClient
-
-_GAP_BYTES = 64 << 10  # between ranges; reading so much costs less than asking for one range more
 
 
 class PinnedObject:
@@ -97,12 +95,9 @@ class _Watched(Canvas):
 
 def _widened(ranges: Sequence[Span], size_bytes: int) -> list[Span]:
     """The ranges that are not empty, in order, on pages of the system, joined where near."""
-    spans: list[Span] = []
-    for start, end in sorted(one for one in ranges if one[0] < one[1]):
-        first = start // PAGE_BYTES * PAGE_BYTES
-        beyond = min(-(-end // PAGE_BYTES) * PAGE_BYTES, size_bytes)
-        if spans and first <= spans[-1][1] + _GAP_BYTES:
-            spans[-1] = spans[-1][0], max(spans[-1][1], beyond)
-        else:
-            spans.append((first, beyond))
-    return spans
+    widened = [
+        (start // PAGE_BYTES * PAGE_BYTES, min(-(-end // PAGE_BYTES) * PAGE_BYTES, size_bytes))
+        for start, end in ranges
+        if start < end
+    ]
+    return joined(widened, GAP_BYTES)

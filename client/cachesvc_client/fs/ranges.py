@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-GAP_BYTES = 64 << 10  # ranges as near as a page are read as one, which costs less (decision 15)
+from cachesvc_client.target import GAP_BYTES, joined
 
 Bounds = tuple[int | None, int | None]
 
@@ -20,12 +20,7 @@ def read_joined(
     ranges: Sequence[tuple[int, int]], read: Callable[[list[tuple[int, int]]], list[bytes]]
 ) -> list[bytes]:
     """The bytes of all ranges, in order, those that are near each other read as one."""
-    spans: list[tuple[int, int]] = []
-    for start, end in sorted(one for one in ranges if one[0] < one[1]):
-        if spans and start <= spans[-1][1] + GAP_BYTES:
-            spans[-1] = spans[-1][0], max(spans[-1][1], end)
-        else:
-            spans.append((start, end))
+    spans = joined((one for one in ranges if one[0] < one[1]), GAP_BYTES)
     pieces, starts = read(spans), [start for start, _ in spans]
     found = []
     for start, end in ranges:
