@@ -28,6 +28,7 @@ from threading import Lock
 from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import checksum
+from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, Source
 from cachesvc.disk.base import BlockFile
 from cachesvc.pins import Pin
@@ -35,7 +36,6 @@ from cachesvc.store import Store
 from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
-MAX_KEPT_BODY_BYTES = 16 << 10  # beyond, copying is what costs
 MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked again
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
@@ -111,7 +111,7 @@ class SmallReads:
         made = None if wanted is None else self._made(*wanted, epoch)
         if made is None:
             return None
-        if made.sent[0][1] <= MAX_KEPT_BODY_BYTES:
+        if made.sent[0][1] <= SMALL_BODY_BYTES:
             self._keep(request, made)
         self._hit(made.parts, made.sent)
         return made.frame

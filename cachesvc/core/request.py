@@ -13,6 +13,7 @@ from cachesvc.core.types import ObjectName, ObjectVersion
 LEAST_BYTES_PER_S = 100_000  # of an origin's body, beyond the limit on silence; slower is broken
 MAX_RANGES = 1024  # in one request
 MAX_REQUEST_BYTES = 256 << 20  # what the ranges of one request may add up to
+SMALL_BODY_BYTES = 16 << 10  # of an answer kept and received whole; beyond, copying costs more
 
 
 @dataclass(frozen=True, slots=True)

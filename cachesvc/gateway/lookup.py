@@ -2,7 +2,7 @@
 
 Story: the keeper of versions is asked as on any lane. Mostly its HEAD was heard by the FieldTable
 too; where it was not (the version was learned otherwise, or the entry has left), one HEAD more asks
-for the fields, which all who ask meanwhile share.
+for the fields, which all who ask meanwhile share, if theirs is the same check of the same version.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lookup:
         self._origin = origin
         self._versions = versions
         self._table = table
-        self._heads: dict[ObjectName, asyncio.Task[Fields | None]] = {}
+        self._heads: dict[Checked, asyncio.Task[Fields | None]] = {}
 
     async def find(self, name: ObjectName) -> Found:
         """The object as it was at some moment within the node's `revalidate`.
@@ -56,11 +56,10 @@ class Lookup:
     async def _head(self, checked: Checked) -> Fields | None:
         """The fields by a HEAD; None if the origin has another version by now."""
         assert checked.version is not None
-        name = checked.version.name
-        task = self._heads.get(name)
+        task = self._heads.get(checked)
         if task is None:
-            task = self._heads[name] = asyncio.ensure_future(self._ask(checked.version))
-            task.add_done_callback(lambda _: self._heads.pop(name, None))
+            task = self._heads[checked] = asyncio.ensure_future(self._ask(checked.version))
+            task.add_done_callback(lambda _: self._heads.pop(checked, None))
         return await asyncio.shield(task)
 
     async def _ask(self, version: ObjectVersion) -> Fields | None:

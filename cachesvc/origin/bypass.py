@@ -7,13 +7,13 @@ answer. S3 has no empty ranges (it answers 416), so those are answered by a HEAD
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-from cachesvc.core.errors import OriginError
+from cachesvc.core.errors import OriginError, RangeError
+from cachesvc.core.promise import promised
 from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, clamp
 from cachesvc.origin import blame
@@ -21,7 +21,6 @@ from cachesvc.origin.base import BypassStream
 
 CHUNK_BYTES = 256 << 10
 PATIENCE_S = 10.0  # of waiting for a body, beyond what LEAST_BYTES_PER_S allows
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 Head = Callable[[ObjectName], Awaitable[ObjectVersion]]
 Get = Callable[[str | None], Awaitable[dict[str, Any]]]
@@ -119,22 +118,15 @@ def _promised(
     """The version and range that an answer promises. Raises OriginError if they are not those asked
     for.
     """
-    length_bytes, told = answer.get("ContentLength"), answer.get("ContentRange")
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
-    size_bytes, first, beyond = length_bytes, 0, length_bytes
-    if status == 206:
-        found = _CONTENT_RANGE.fullmatch(told or "")
-        if not found:
-            raise OriginError(f"{name}: the origin answers a range with Content-Range {told!r}")
-        first, beyond, size_bytes = int(found[1]), int(found[2]) + 1, int(found[3])
-    version = version_of(name, answer, size_bytes)
-    wanted = clamp(name, start, end, version.size_bytes)
-    if (first, beyond, length_bytes) != (wanted.start, wanted.end, wanted.length_bytes):
-        raise OriginError(
-            f"{name}: bytes [{wanted.start}, {wanted.end}) were asked for, and the origin answers"
-            f" {status} with Content-Range {told!r} and Content-Length {length_bytes}"
-        )
-    return version, wanted
+    told, length_bytes = answer.get("ContentRange"), answer.get("ContentLength")
+    try:
+        size_bytes, wanted = promised(name, (start, end), status, told, length_bytes)
+    except RangeError:
+        raise
+    except ValueError as error:
+        raise OriginError(str(error)) from error
+    return version_of(name, answer, size_bytes), wanted
 
 
 async def _empty(head: Head, name: ObjectName, start: int, end: int | None) -> BypassStream:

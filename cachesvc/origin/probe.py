@@ -11,17 +11,15 @@ Rules
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
+from cachesvc.core.promise import promised
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.origin.base import ProbeSink
 from cachesvc.origin.connections import Connections
 from cachesvc.origin.fetch import Outcome, Result, Transfer
 from cachesvc.origin.http1 import Answer, Head, WrongAnswer
-
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 
 class _Unproven(Exception):
@@ -69,23 +67,17 @@ class ProbeTransfer(Transfer):
 
     def _promised(self, head: Head) -> tuple[ObjectVersion, ByteRange]:
         """The version, and what it has of the range. Raises WrongAnswer, ValueError."""
-        name, start, end = self.version.name, self.wanted.start, self.wanted.end
         length_bytes = None if head.chunked else head.length_bytes
         if not length_bytes:
             raise WrongAnswer("the answer does not say how long it is")
-        size_bytes, first, beyond = length_bytes, 0, length_bytes
-        if head.status == 206:
-            found = _CONTENT_RANGE.fullmatch(head.fields.get("content-range", ""))
-            if not found:
-                raise WrongAnswer("the answer does not say which range it is")
-            first, beyond, size_bytes = int(found[1]), int(found[2]) + 1, int(found[3])
-        if (first, beyond) != (start, min(end, size_bytes)) or beyond - first != length_bytes:
-            raise WrongAnswer(f"bytes [{start}, {end}) were asked for, [{first}, {beyond}) came")
+        asked, told = (self.wanted.start, self.wanted.end), head.fields.get("content-range")
+        name = self.version.name
+        size_bytes, wanted = promised(name, asked, head.status, told, length_bytes)
         etag = head.fields.get("etag", "")
         version = ObjectVersion(name, etag, size_bytes, _modified_ms(head))
         if not version.cacheable:
             raise WrongAnswer(f"ETag {etag!r} is not strong")
-        return version, ByteRange(first, beyond)
+        return version, wanted
 
     def _refusal(self, answer: Answer) -> tuple[bool, Outcome]:
         read_whole, outcome = super()._refusal(answer)

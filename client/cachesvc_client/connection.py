@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from cachesvc import names
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
+from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, Prefix, encode, parse_prefix
 from cachesvc.wire.v1 import cluster_pb2
@@ -24,8 +25,7 @@ from cachesvc_client.config import ClientConfig, is_local, socket_path, split_ad
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
 from cachesvc_client.pace import TOO_SLOW, Pace
 
-SMALL_BYTES = 16 << 10  # of a body that is received together with what stands before it
-_SMALL_HEAD_BYTES = PREFIX_BYTES + 512  # of such a frame: an ETag has 256 bytes at most
+_SMALL_HEAD_BYTES = PREFIX_BYTES + 512  # of a small frame: an ETag has 256 bytes at most
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _TIMEVAL = struct.Struct("@ll")
 _FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
@@ -85,7 +85,7 @@ class Connection:
         self.clean = True
         self._silence_s = config.hello_timeout_ms / 1000
         self._patience = _Patience(address)
-        self._room = memoryview(bytearray(SMALL_BYTES + _SMALL_HEAD_BYTES))
+        self._room = memoryview(bytearray(SMALL_BODY_BYTES + _SMALL_HEAD_BYTES))
         self._early = b""
         self._sock = self._connected(address, config)
         try:

@@ -37,7 +37,8 @@ from cachesvc.core.errors import (
     OriginError,
     RangeError,
 )
-from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source, clamp
+from cachesvc.core.promise import promised
+from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source
 from cachesvc_client.effects import AskOrigin, Reply, Target
 from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import same_version
@@ -55,7 +56,6 @@ _PIECE_BYTES = 256 << 10  # of a body, received at a time
 _PAUSE_S = 0.1  # at most, after the first failure; doubles
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _HOPELESS_S = 30.0  # after no credentials were found, do not look for them again for so long
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 def check_settings(origin: Mapping[str, Any] | None) -> None:
@@ -146,13 +146,13 @@ class Fallback:
             options["IfMatch"] = version.etag
         answer = client.get_object(**options)
         with answer["Body"] as raw:
-            found, promised = _promised(wanted, answer)
+            found, coming = _promised(wanted, answer)
             if version is None:
                 target.begin(found)
             elif not same_version(found, version):
                 raise ObjectChanged(f"{name}: version {version.etag} is gone from the origin")
-            _receive(name, raw, promised, target, Pace(self._silence_ms / 1000))
-        return Reply(found, sources={Source.ORIGIN: promised.length_bytes})
+            _receive(name, raw, coming, target, Pace(self._silence_ms / 1000))
+        return Reply(found, sources={Source.ORIGIN: coming.length_bytes})
 
     # -- the client
 
@@ -281,27 +281,21 @@ def _version(name: ObjectName, answer: Mapping[str, Any], size_bytes: Any) -> Ob
 
 def _promised(wanted: AskOrigin, answer: Mapping[str, Any]) -> tuple[ObjectVersion, ByteRange]:
     """The version and range that an answer promises; OriginError if not those asked for."""
-    name, told = wanted.name, answer.get("ContentRange")
-    length_bytes = answer.get("ContentLength")
-    size, first, beyond = length_bytes, 0, length_bytes
-    if answer["ResponseMetadata"]["HTTPStatusCode"] == 206:
-        found = _CONTENT_RANGE.fullmatch(told or "")
-        if not found:
-            raise _Again(f"{name}: the origin answers a range with Content-Range {told!r}")
-        first, beyond, size = int(found[1]), int(found[2]) + 1, int(found[3])
-    version = _version(name, answer, size)
-    promised = clamp(name, wanted.start, wanted.end, version.size_bytes)
-    if (first, beyond, length_bytes) != (promised.start, promised.end, promised.length_bytes):
-        raise _Again(
-            f"{name}: bytes [{promised.start}, {promised.end}) were asked for, and the origin"
-            f" answers with Content-Range {told!r} and Content-Length {length_bytes}"
-        )
-    return version, promised
+    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+    told, length_bytes = answer.get("ContentRange"), answer.get("ContentLength")
+    asked = wanted.start, wanted.end
+    try:
+        size_bytes, coming = promised(wanted.name, asked, status, told, length_bytes)
+    except RangeError:
+        raise
+    except ValueError as error:
+        raise _Again(str(error)) from error
+    return _version(wanted.name, answer, size_bytes), coming
 
 
-def _receive(name: ObjectName, body: Any, promised: ByteRange, target: Target, pace: Pace) -> None:
+def _receive(name: ObjectName, body: Any, coming: ByteRange, target: Target, pace: Pace) -> None:
     """body: urllib3's; its read1 alone comes back with what is there."""
-    view = target.view(promised.start, promised.length_bytes)
+    view = target.view(coming.start, coming.length_bytes)
     received_bytes = 0
     why: Exception | str = "the connection was cut"
     try:

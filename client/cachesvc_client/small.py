@@ -12,11 +12,11 @@ from functools import lru_cache
 from xxhash import xxh3_64_digest
 
 from cachesvc.core.format import CHECKSUM_BYTES
-from cachesvc.core.request import ReadRequest
+from cachesvc.core.request import SMALL_BODY_BYTES, ReadRequest
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.wire import lone
 from cachesvc.wire.frame import PREFIX_BYTES
-from cachesvc_client.connection import SMALL_BYTES, Connection
+from cachesvc_client.connection import Connection
 from cachesvc_client.effects import Reply, Target
 
 _KNOWN_COUNT = 1024  # versions whose requests and answers are begun already
@@ -35,7 +35,7 @@ def fits(request: ReadRequest, page_bytes: int) -> bool:
     if request.verify or request.bypass or request.descriptors:
         return False
     start, end = request.ranges[0]
-    if end is None or not start < end <= min(start + SMALL_BYTES, version.size_bytes):
+    if end is None or not start < end <= min(start + SMALL_BODY_BYTES, version.size_bytes):
         return False
     return start // page_bytes == (end - 1) // page_bytes
 
