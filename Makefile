@@ -88,7 +88,7 @@ sim: setup ## the simulator: make sim N=100000
 KILLS ?= 50
 .PHONY: soak
 soak: setup ## nodes killed under load: make soak KILLS=50
-	KILLS=$(KILLS) $(BIN)/python -m pytest --no-header -s tests/integration/test_cluster.py -k kill
+	KILLS=$(KILLS) $(BIN)/python -m pytest --no-header -s tests/integration/promises/test_kills.py -k kill
 
 .PHONY: demo
 demo: setup $(BUILD) ## three nodes, cold and hot reads: make demo INPUT=dir for your own files

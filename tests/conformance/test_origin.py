@@ -22,6 +22,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.origin.memory import MemoryOrigin
 from cachesvc.origin.s3 import S3Origin, S3Settings
+from tests.sinks import BufferSink, ProbeSink
 
 BUCKET = "bucket"
 DATA = bytes(i * 7 % 251 for i in range(700_001))  # no period that a page or segment could hide
@@ -44,35 +45,6 @@ STREAMED: list[tuple[int, int | None]] = [
     *((0, None), (0, 1), (10, 20), (600_000, 10**9), (_END - 1, None)),
     *((_END, None), (_END, _END + 10), (5, 5), (0, 0)),
 ]
-
-
-class BufferSink:
-    """A sink that checks the order in which bytes land."""
-
-    def __init__(self, length_bytes: int) -> None:
-        self.buffer = bytearray(length_bytes)
-        self.view = memoryview(self.buffer)
-        self.cancelled = False
-        self.landings: list[int] = []
-
-    def landed(self, count_bytes: int) -> None:
-        assert count_bytes >= (self.landings[-1] if self.landings else 0)
-        self.landings.append(count_bytes)
-
-
-class ProbeSink(BufferSink):
-    """A sink whose length shows when the version is found."""
-
-    def __init__(self, start: int, end: int) -> None:
-        super().__init__(0)
-        self.version: ObjectVersion | None = None
-        self._range = start, end
-
-    def found(self, version: ObjectVersion) -> None:
-        assert self.version is None
-        self.version = version
-        start, end = self._range
-        super().__init__(min(end, version.size_bytes) - start)
 
 
 Put = Callable[[str, bytes], None]

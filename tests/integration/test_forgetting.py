@@ -18,7 +18,7 @@ from cachesvc.wire.v1 import cache_pb2
 from tests.integration.cluster import Cluster
 from tests.integration.gateway.gate import ask
 from tests.integration.inprocess import InProcessNode, RawClient, running
-from tests.integration.test_service import stubs
+from tests.integration.service.calls import stubs
 from tests.support import NAME
 
 

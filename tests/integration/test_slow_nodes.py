@@ -26,20 +26,11 @@ from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
+from tests.integration.client_lane.fake_node import Behaviour, FakeNode, Pair, Session
+from tests.integration.client_lane.sample import DATA, URI, VERSION, answer, segment
 from tests.integration.s3_origin.servers import DATA as S3_DATA
 from tests.integration.s3_origin.servers import NAME as S3_NAME
 from tests.integration.s3_origin.servers import Request, ScriptedServer, head_206
-from tests.integration.test_client_lane import (
-    DATA,
-    URI,
-    VERSION,
-    Behaviour,
-    FakeNode,
-    Pair,
-    Session,
-    answer,
-    segment,
-)
 
 TICK_S = 0.02
 SLOWNESS = threading.Event()  # of whoever sends: never set

@@ -7,7 +7,7 @@ from pathlib import Path
 from cachesvc.wire.frame import PROTOCOL_VERSION
 from cachesvc.wire.v1 import cluster_pb2
 from tests.integration.inprocess import running
-from tests.integration.test_service import request_of, stubs
+from tests.integration.service.calls import request_of, stubs
 from tests.support import PATIENCE_S, pattern, until
 
 DATA = pattern(100_000)

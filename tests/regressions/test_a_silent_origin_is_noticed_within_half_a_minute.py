@@ -20,7 +20,7 @@ from cachesvc_client.config import ClientConfig
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin.s3 import S3Origin, S3Settings
-from tests.conformance.test_origin import BufferSink
+from tests.sinks import BufferSink
 
 NAME = ObjectName("b", "k")
 

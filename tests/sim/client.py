@@ -39,8 +39,9 @@ from cachesvc.core.types import ObjectName, ObjectVersion, Source, clamp
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.v1 import cache_pb2
+from tests.sim.channel import Channel, Item
 from tests.sim.model import Range
-from tests.sim.node import Channel, Item, SimNode
+from tests.sim.node import SimNode
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -9,19 +9,18 @@ Rules
 - A crash ends every task of the node at once and leaves only the files. A node that comes back
   recovers step by step while it serves.
 - What a node may never do is held against it here: an InternalError, a ProtocolError, Overloaded
-  with room to spare, two GETs of the same bytes at a time, more space than it was given.
+  with room to spare, more space than it was given; its GETs are watched by `NodeOrigin`, which
+  stands between node and origin.
 
-Story: a client opens a Channel and `accept` answers into it. `NodeOrigin` stands between node and
-origin and watches.
+Story: a client opens a Channel and `accept` answers into it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,8 @@ from cachesvc.core.blocks import cuts
 from cachesvc.core.errors import CacheError, InternalError, Overloaded, ProtocolError
 from cachesvc.core.format import checksum
 from cachesvc.core.ring import Member, MemberTable
-from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.core.types import ObjectVersion
 from cachesvc.metrics import Metrics
-from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 from cachesvc.reader import Reader
 from cachesvc.store import Store
 from cachesvc.versions import Versions
@@ -43,145 +41,15 @@ from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, encode, parse_prefix
 from cachesvc.wire.v1 import cache_pb2
+from tests.sim.channel import Channel
 from tests.sim.disks import SimDisk
 from tests.sim.loop import OWNER
+from tests.sim.node_origin import NodeOrigin
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-Item = tuple[bytes, int] | bytes  # a header and how many body bytes follow it; or body bytes
-
 FILES_EVERY = 5  # which reads are answered as on the Unix lane
-MOST_ITEMS = 4  # how much the wire holds
-
-
-class Channel:
-    """One connection with one request on it. What was sent is received in order, if at all."""
-
-    def __init__(self) -> None:
-        self.items: deque[Item] = deque()
-        self.hung_up = False
-        self.patient = False  # the node works for it: pending frames come
-        self.task: asyncio.Task[None] | None = None
-        self._changed: asyncio.Future[None] | None = None
-
-    async def send(self, item: Item) -> None:
-        """Until the wire has taken it. Raises ConnectionError if the other end is gone."""
-        while len(self.items) >= MOST_ITEMS and not self.hung_up:
-            await self._change()
-        if self.hung_up:
-            raise ConnectionError("the client hung up")
-        self.items.append(item)
-        self._wake()
-
-    async def ready(self) -> None:
-        """Until there is an item. Raises ConnectionError if none will come."""
-        while not self.items:
-            if self.hung_up:
-                raise ConnectionError("the node hung up")
-            await self._change()
-
-    def take(self) -> Item:
-        """The next item, which is there."""
-        item = self.items.popleft()
-        self._wake()
-        return item
-
-    def hang_up(self) -> None:
-        self.hung_up = True
-        self._wake()
-
-    async def _change(self) -> None:
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.set_result(None)
-
-
-class Watched:
-    """The sink of a probe, and somebody else who is told what was found (origin.base.ProbeSink)."""
-
-    def __init__(self, sink: ProbeSink, told: Callable[[ObjectVersion], None]) -> None:
-        self._sink = sink
-        self._told = told
-
-    @property
-    def view(self) -> memoryview:
-        return self._sink.view
-
-    @property
-    def cancelled(self) -> bool:
-        return self._sink.cancelled
-
-    def landed(self, count_bytes: int) -> None:
-        self._sink.landed(count_bytes)
-
-    def found(self, version: ObjectVersion) -> None:
-        self._told(version)
-        self._sink.found(version)
-
-
-class NodeOrigin:
-    """The origin as one node sees it (origin.base.Origin)."""
-
-    def __init__(self, node: SimNode) -> None:
-        self._node = node
-        self._origin = node.world.origin
-        self._flying: list[tuple[ObjectVersion, ByteRange, Sink]] = []
-
-    async def head(self, name: ObjectName) -> ObjectVersion:
-        version = await self._origin.head(name)
-        await asyncio.sleep(self._node.world.setup.latency_s * self._node.world.rng.random() * 3)
-        return version
-
-    async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
-        with self._flight(version, wanted, sink):
-            await self._origin.fetch(version, wanted, sink)
-
-    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
-        with ExitStack() as exits:
-            self._node.world.trace("probe", self._node.node_id, name.key, wanted.start, wanted.end)
-            self._node.world.count("probed")
-
-            def found(version: ObjectVersion) -> None:
-                cut = ByteRange(wanted.start, min(wanted.end, version.size_bytes))
-                exits.enter_context(self._flight(version, cut, sink))
-
-            return await self._origin.probe(name, wanted, Watched(sink, found))
-
-    @contextmanager
-    def _flight(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> Iterator[None]:
-        """No two GETs of the same bytes at a time."""
-        for other, taken, other_sink in self._flying:
-            meet = wanted.start < taken.end and taken.start < wanted.end
-            if meet and other.same_bytes(version) and not other_sink.cancelled:
-                self._node.violate(f"two GETs at a time: {version} {taken} and {wanted}")
-        flying = version, wanted, sink
-        self._flying.append(flying)
-        self._node.world.trace("get", self._node.node_id, version.etag, wanted.start, wanted.end)
-        try:
-            yield
-        finally:
-            self._flying = [one for one in self._flying if one is not flying]
-
-    @asynccontextmanager
-    async def stream(
-        self, name: ObjectName, start: int, end: int | None
-    ) -> AsyncIterator[BypassStream]:
-        async with self._origin.stream(name, start, end) as stream:
-            yield stream
-
-    async def list(
-        self, bucket: str, prefix: str, delimiter: str, token: str | None, limit_count: int
-    ) -> Listing:
-        return await self._origin.list(bucket, prefix, delimiter, token, limit_count)
-
-    async def close(self) -> None:
-        """Nothing to give back."""
 
 
 class SimNode:

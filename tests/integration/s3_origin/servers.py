@@ -22,32 +22,12 @@ from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin.budget import RetryBudget
 from cachesvc.origin.s3 import S3Origin, S3Settings
+from tests.sinks import BufferSink
 
 NAME = ObjectName("bucket", "key")
 DATA = bytes(i * 7 % 251 for i in range(700_001))
 ETAG = '"the-etag"'
 VERSION = ObjectVersion(NAME, ETAG, len(DATA))
-
-
-class BufferSink:
-    """Bytes land in a bytearray; `first` is set at the first landing."""
-
-    def __init__(self, length_bytes: int) -> None:
-        self.buffer = bytearray(length_bytes)
-        self.view = memoryview(self.buffer)
-        self.cancelled = False
-        self.count_bytes = 0
-        self.first = threading.Event()
-
-    def landed(self, count_bytes: int) -> None:
-        assert self.count_bytes <= count_bytes <= len(self.buffer)
-        self.count_bytes = count_bytes
-        self.first.set()
-
-    def free(self) -> None:
-        """Raises BufferError if anybody still holds the buffer."""
-        self.view.release()
-        self.buffer.clear()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from cachesvc.devorigin import DevOrigin, Fault
 from tests.integration.s3_origin.servers import (
     DATA,
     NAME,
-    BufferSink,
     Request,
     ScriptedServer,
     answer_right,
@@ -22,6 +21,7 @@ from tests.integration.s3_origin.servers import (
     opened,
     run,
 )
+from tests.sinks import BufferSink
 
 
 def test_cancelling_a_fetch_frees_its_thread_and_its_buffer(dev: DevOrigin) -> None:

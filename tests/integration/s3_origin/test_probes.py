@@ -15,7 +15,6 @@ from tests.integration.s3_origin.servers import (
     DATA,
     ETAG,
     NAME,
-    BufferSink,
     Request,
     ScriptedServer,
     answer_status,
@@ -24,25 +23,11 @@ from tests.integration.s3_origin.servers import (
     run,
     value,
 )
+from tests.sinks import ProbeSink
 
 END = len(DATA)
 BLOCK_BYTES = 8 << 20
 Script = Callable[[Request, socket.socket], bool]
-
-
-class ProbeSink(BufferSink):
-    """A sink that learns its length from the version that is found."""
-
-    def __init__(self, start: int, end: int) -> None:
-        super().__init__(0)
-        self.version: ObjectVersion | None = None
-        self._range = start, end
-
-    def found(self, version: ObjectVersion) -> None:
-        assert self.version is None
-        self.version = version
-        start, end = self._range
-        super().__init__(min(end, version.size_bytes) - start)
 
 
 async def probed(

@@ -20,7 +20,6 @@ from tests.integration.s3_origin.servers import (
     DATA,
     ETAG,
     NAME,
-    BufferSink,
     Request,
     ScriptedServer,
     answer_right,
@@ -30,6 +29,7 @@ from tests.integration.s3_origin.servers import (
     run,
     value,
 )
+from tests.sinks import BufferSink
 
 
 def test_a_kept_signature_that_is_refused_is_made_anew_once() -> None:

@@ -17,7 +17,6 @@ from tests.integration.s3_origin.servers import (
     DATA,
     NAME,
     VERSION,
-    BufferSink,
     Request,
     ScriptedServer,
     answer_right,
@@ -27,6 +26,7 @@ from tests.integration.s3_origin.servers import (
     run,
     value,
 )
+from tests.sinks import BufferSink
 
 
 @pytest.fixture(scope="module")

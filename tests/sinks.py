@@ -1,0 +1,51 @@
+"""Where the bytes of an origin land in tests: one range of known length, or what a probe finds.
+
+Rules: bytes land in order and within the buffer.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cachesvc.core.types import ObjectVersion
+
+
+class BufferSink:
+    """Bytes land in a bytearray; `landings` is how far each came, `first` is set at the first."""
+
+    def __init__(self, length_bytes: int) -> None:
+        self.buffer = bytearray(length_bytes)
+        self.view = memoryview(self.buffer)
+        self.cancelled = False
+        self.landings: list[int] = []
+        self.first = threading.Event()
+
+    @property
+    def count_bytes(self) -> int:
+        """How many bytes have landed."""
+        return self.landings[-1] if self.landings else 0
+
+    def landed(self, count_bytes: int) -> None:
+        assert self.count_bytes <= count_bytes <= len(self.buffer)
+        self.landings.append(count_bytes)
+        self.first.set()
+
+    def free(self) -> None:
+        """Raises BufferError if anybody still holds the buffer."""
+        self.view.release()
+        self.buffer.clear()
+
+
+class ProbeSink(BufferSink):
+    """A sink that learns its length from the version that is found."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(0)
+        self.version: ObjectVersion | None = None
+        self._range = start, end
+
+    def found(self, version: ObjectVersion) -> None:
+        assert self.version is None
+        self.version = version
+        start, end = self._range
+        super().__init__(min(end, version.size_bytes) - start)
