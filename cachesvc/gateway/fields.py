@@ -4,8 +4,8 @@ Story: every HEAD that the origin answers is heard here (`hear`), and a GET or H
 repeats the fields. An entry counts only for the version that it was heard of, and only if it is as
 young as the check of that version: metadata may change while bytes and ETag stay.
 
-Rules: bounded in entries and in bytes, the one heard longest ago leaves first; fields beyond
-MAX_ENTRY_BYTES are not kept. Belongs to the event loop.
+Rules: bounded in entries and in bytes, the one heard longest ago leaves first; of fields beyond
+MAX_ENTRY_BYTES none are kept, and the log says so. Belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import structlog
 
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.versions import Checked
@@ -44,6 +46,7 @@ _OWN = frozenset(
     ]
 )
 
+log = structlog.get_logger(__name__)
 Fields = tuple[tuple[str, str], ...]
 
 
@@ -85,7 +88,8 @@ class FieldTable:
         )
         self._drop(version.name)
         if size_bytes > MAX_ENTRY_BYTES:
-            return
+            log.warning("header fields left out", object=str(version.name), size_bytes=size_bytes)
+            fields, size_bytes = (), _ENTRY_OVERHEAD_BYTES
         self._heard[version.name] = _Heard(version, fields, asked_at, size_bytes)
         self.table_bytes += size_bytes
         while len(self._heard) > self._max_entry_count or self.table_bytes > self._max_table_bytes:

@@ -54,7 +54,7 @@ class Lookup:
         raise ObjectChanged(f"{name}: its version changed {TRIES} times while it was looked up")
 
     async def _head(self, checked: Checked) -> Fields | None:
-        """The fields by a HEAD; None if the origin has another version by now."""
+        """The fields by a HEAD; None if it was of another version, or a younger one was heard."""
         assert checked.version is not None
         task = self._heads.get(checked)
         if task is None:
@@ -66,4 +66,4 @@ class Lookup:
         current = await self._origin.head(version.name)
         if not current.same_bytes(version):
             return None
-        return self._table.of(Checked(current, 0.0)) or ()
+        return self._table.of(Checked(current, 0.0))

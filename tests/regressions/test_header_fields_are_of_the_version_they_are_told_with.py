@@ -64,3 +64,22 @@ def test_fields_come_with_the_version_that_they_are_of() -> None:
         assert dict(found.fields) == {"x-amz-meta-of": NEW.etag}
 
     run(body)
+
+
+def test_a_head_that_a_newer_one_overtook_is_no_object_without_fields() -> None:
+    async def body() -> None:
+        table = FieldTable()
+        origin = Origin(table)
+        keeper = Keeper(origin, 10.0)
+        lookup = Lookup(origin, keeper, table)
+        slow = asyncio.create_task(lookup.find(NAME))
+        await origin.sent.wait()
+        origin.current, keeper.told = NEW, Checked(NEW, 2.0)
+        origin.go[NEW].set()
+        assert (await lookup.find(NAME)).version == NEW
+        origin.go[OLD].set()
+        found = await slow
+        assert found.version == NEW
+        assert dict(found.fields) == {"x-amz-meta-of": NEW.etag}
+
+    run(body)
