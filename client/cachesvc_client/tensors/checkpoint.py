@@ -20,6 +20,7 @@ from cachesvc_client.tensors import progress as progress_bar
 from cachesvc_client.tensors.header import CorruptCheckpoint, TensorSpec, shards
 from cachesvc_client.tensors.shard import FRAMEWORKS, Shard
 from cachesvc_client.tensors.slices import TensorSlice
+from cachesvc_client.tensors.staging import copies_to
 
 _INDEX = ".json"
 
@@ -172,13 +173,17 @@ def load_state_dict(
     """The torch tensors of a checkpoint, on a device, for `model.load_state_dict`.
 
     On the CPU they are views of the cache's own memory, copied page by page where they are written
-    to; for another device, a file at a time is copied there. The rest as `open_safetensors`.
+    to; for another device, a file at a time is copied there, all of it when this returns. The rest
+    as `open_safetensors`.
     """
+    copies = copies_to(device)
     with open_safetensors(
         uri, client=client, framework="torch", names=names, rank=rank, world_size=world_size,
         progress=progress,
     ) as checkpoint:  # fmt: skip
-        return {name: tensor.to(device) for name, tensor in checkpoint.items()}
+        state = {name: copies.copy(tensor) for name, tensor in checkpoint.items()}
+        copies.finish()
+        return state
 
 
 def _opened(
