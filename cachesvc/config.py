@@ -292,7 +292,7 @@ class SidecarConfig(HostConfig):
     def _apart(self) -> Self:
         if not self.ring:
             raise ValueError("ring: give the lane of a node at least (--ring HOST:PORT,...)")
-        if self.lane in self.ring.split(","):
+        if self.lane in [part.strip() for part in self.ring.split(",")]:
             raise ValueError(f"ring: {self.lane} is this sidecar itself: give the nodes' lanes")
         return self
 

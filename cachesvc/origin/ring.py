@@ -265,6 +265,8 @@ class RingOrigin:
         return reply
 
     async def _ask_behind(self, effect: AskOrigin) -> Reply:
+        if self._closed:
+            raise OriginError(f"{effect.name}: the fetch was stopped: the origin was closed")
         if effect.patience_s <= 0 and isinstance(effect.why, OriginError):
             raise effect.why
         self._see(around=True, why=effect.why)

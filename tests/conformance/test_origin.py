@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cachesvc.app import open_node
-from cachesvc.config import NodeConfig
+from cachesvc.config import load
 from cachesvc.core.errors import NotCacheable, ObjectChanged, ObjectNotFound, RangeError
 from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 from cachesvc.devorigin import DevOrigin
@@ -324,10 +324,8 @@ class TestRingOrigin(OriginContract):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[Origin, Put]]:
         lane, grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
-        config = NodeConfig(
-            data_dir=(self.directory / "node",), capacity=1 << 30, lane=lane, grpc=grpc,
-            admin=admin, origin_endpoint=self.server.url,
-        )  # fmt: skip
+        places = {"lane": lane, "grpc": grpc, "admin": admin, "origin_endpoint": self.server.url}
+        config = load(places | {"data_dir": self.directory / "node"})
         async with AsyncExitStack() as exits:
             for _ in range(self.node_count):
                 await open_node(config, exits)
