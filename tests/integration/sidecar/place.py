@@ -13,6 +13,7 @@ from cachesvc_client import CacheClient
 from cachesvc.devorigin import DevOrigin
 from cachesvc.devorigin.ports import free_ports
 from tests.integration.cluster import Cluster, SidecarProcess
+from tests.support import until
 
 BUCKET = "bucket"
 LONG = ("--revalidate", "1h")
@@ -44,8 +45,20 @@ class Place:
         """What the origin was asked for, in S3's words."""
         return [one.operation for one in self.origin.requests]
 
-    def block_files(self, data: Path) -> list[Path]:
-        return sorted((data / "blocks").rglob("*.block"))
+
+def spoil(directory: Path, content: bytes, offset: int) -> None:
+    """Change the byte at `offset` of the block with this content, once all of it is there."""
+
+    def spoiled() -> bool:
+        for path in (directory / "blocks").rglob("*.block"):
+            with path.open("r+b", buffering=0) as file:
+                if file.read(len(content)) == content:
+                    file.seek(offset)
+                    file.write(bytes([content[offset] ^ 1]))
+                    return True
+        return False
+
+    until(spoiled, "the block is stored")
 
 
 def socket_of(sidecar: SidecarProcess) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from cachesvc.wire.frame import PREFIX_BYTES, PROTOCOL_VERSION, Kind, encode, pa
 from cachesvc.wire.v1 import cluster_pb2
 from tests.integration.cluster import SidecarProcess
 from tests.integration.gateway.gate import ask
-from tests.integration.sidecar.place import BUCKET, Place, uri
-from tests.support import pattern, until
+from tests.integration.sidecar.place import BUCKET, LONG, Place, sidecars, spoil, uri
+from tests.support import pattern
 
 pytestmark = pytest.mark.slow
 
@@ -101,20 +100,23 @@ def test_a_changed_byte_on_the_sidecars_disk_is_had_from_the_ring_again(place: P
     sidecar = place.sidecars[0]
     with place.client() as client:
         assert client.read(uri("spoiled")) == data
-        until(lambda: _spoil(place, sidecar.data, data), "the page is on the disk")
+        spoil(sidecar.data, data, 100_000)
         place.origin.clear_log()
         assert client.read(uri("spoiled")) == data
     assert sidecar.metric("corrupt_blocks_total") == 1
     assert place.asked() == []
 
 
-def _spoil(place: Place, data: Path, content: bytes) -> bool:
-    """Change a byte of the block that begins with the content, once it is there."""
-    for path in place.block_files(data):
-        if path.read_bytes()[:200_000] == content:
-            with path.open("r+b", buffering=0) as file:
-                file.seek(100_000)
-                file.write(bytes([content[100_000] ^ 1]))
-                os.fsync(file.fileno())
-            return True
-    return False
+def test_a_ring_with_a_secret_is_asked_with_it_and_told_of_writes(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    secret = (*LONG, "--token-file", str(tmp_path / "token"))
+    with sidecars(tmp_path, 1, node_options=secret, options=secret) as place:
+        place.put("key", b"old")
+        with place.client(token="secret") as client, place.ring.client(token="secret") as direct:
+            assert client.read(uri("key")) == direct.read(uri("key")) == b"old"
+            assert client.sources() == {"peer": 3}
+        assert ask(place.doors[0], "/bucket/key", "PUT", body=b"newer")[0] == 200
+        with place.client(token="secret") as client, place.ring.client(token="secret") as direct:
+            assert client.read(uri("key")) == direct.read(uri("key")) == b"newer"
+        with place.client(token="wrong") as stranger, pytest.raises(PermissionError):
+            stranger.read(uri("key"))

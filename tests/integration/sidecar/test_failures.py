@@ -10,7 +10,7 @@ import pytest
 
 from cachesvc.core.errors import OriginError
 from cachesvc.devorigin import Fault, Shape
-from tests.integration.sidecar.place import sidecars, uri
+from tests.integration.sidecar.place import sidecars, spoil, uri
 from tests.support import pattern, until
 
 pytestmark = pytest.mark.slow
@@ -89,10 +89,8 @@ def test_a_changed_byte_on_a_nodes_disk_is_noticed_and_counted(tmp_path: Path) -
         with place.ring.client() as direct:
             assert direct.read(uri("key")) == data
         node = place.ring.nodes[0]
-        (path,) = place.block_files(node.data)
-        with path.open("r+b", buffering=0) as file:
-            file.seek(5 * MIB)
-            file.write(bytes([data[5 * MIB] ^ 1]))
+        until(lambda: node.metric("flights") == 0, "nothing is answered from memory")
+        spoil(node.data, data, 5 * MIB)
         assert client.read(uri("key")) == data
         assert place.sidecars[0].metric('ring_requests_total{op="read",result="wrong"}') == 1
         assert node.metric("corrupt_blocks_total") == 1
