@@ -35,6 +35,9 @@ class _Memory:
     def landed(self, count_bytes: int) -> None:
         pass
 
+    def from_peer(self) -> None:
+        raise AssertionError("the object store is no peer")
+
 
 async def _all(get: Callable[[int, memoryview], Awaitable[None]], at_once: int) -> float:
     """GB/s of the whole object, `at_once` GETs at a time."""

@@ -1,4 +1,5 @@
-"""The composition root of a node: the only place that names concrete disks and origins.
+"""The composition root of a node, and of a sidecar, which is one with another origin and no peers.
+With origins.py the only place that names concrete disks and origins.
 
 Story: settings become objects, from the disk up; every port is listened on before the node
 introduces itself to its peers; then it is ready, and takes in what stands on its disks while it
@@ -26,11 +27,10 @@ from threading import Event, Thread
 
 import structlog
 import uvloop
-from botocore.exceptions import BotoCoreError
 
 from cachesvc.admin import Admin
 from cachesvc.coalescer import Coalescer
-from cachesvc.config import ConfigError, NodeConfig, split_address, unreadable
+from cachesvc.config import ConfigError, HostConfig, NodeConfig, split_address, unreadable
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
@@ -42,8 +42,7 @@ from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
 from cachesvc.metrics import Metrics
-from cachesvc.origin.s3 import S3Origin
-from cachesvc.origin.s3_client import S3Settings
+from cachesvc.origins import Origins, open_origins
 from cachesvc.pins import MAX_IDLE_OPEN_COUNT
 from cachesvc.readahead import MAX_READAHEAD_BYTES
 from cachesvc.reader import Reader
@@ -69,7 +68,7 @@ class StartError(RuntimeError):
 class Node:
     """A node that runs on the current event loop (see open_node)."""
 
-    config: NodeConfig
+    config: HostConfig
     metrics: Metrics
     cluster: Cluster
     store: Store
@@ -94,7 +93,7 @@ class Node:
         await asyncio.gather(*stopped)
 
 
-async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
+async def open_node(config: HostConfig, exits: AsyncExitStack) -> Node:
     """Start a node; `exits` stops it and gives everything back, in reverse order.
 
     Raises:
@@ -106,7 +105,8 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     members = _member_list(config)
     address = _my_address(config, members)
     disks = [exits.enter_context(contextlib.closing(_disk(path))) for path in config.data_dir]
-    me = Member(_node_id(config), address, _advertised(config.grpc, address), config.weight)
+    weight = config.weight if isinstance(config, NodeConfig) else 1
+    me = Member(_node_id(config), address, _advertised(config.grpc, address), weight)
     cluster = Cluster(me, Geometry(), token, config.data_dir[0] / "members.json")
     listener = exits.enter_context(_listen("lane", config.lane))
     door = None
@@ -114,7 +114,10 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
         door = _enter_door(config.unix, config.unix_group, exits)
 
     fields = None if config.s3 is None else FieldTable()
-    reader, store, origin = await _open_reader(config, cluster, disks, metrics, fields, exits)
+    heard = None if fields is None else fields.hear
+    store = _open_store(config, disks, metrics, exits)
+    behind = await open_origins(config, me.node_id, cluster.geometry, metrics, heard, exits)
+    reader = _open_reader(config, cluster, store, behind, metrics, exits)
     lane = LaneServer(reader, cluster, metrics)
     service = GrpcService(reader, cluster)
     admin = Admin(metrics)
@@ -128,7 +131,8 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
     if config.s3 is not None and fields is not None:
-        parts = NodeParts(cluster, reader, store, origin, fields, origin.access, metrics)
+        s3 = behind.s3
+        parts = NodeParts(cluster, reader, store, s3, fields, s3.access, metrics, behind.ring)
         settings = GatewaySettings(config.s3_domain, s3_keys)
         s3_listener = exits.enter_context(_listen("s3", config.s3))
         node.gateway = await open_gateway(parts, settings, s3_listener, exits)
@@ -142,15 +146,9 @@ async def open_node(config: NodeConfig, exits: AsyncExitStack) -> Node:
     return node
 
 
-async def _open_reader(
-    config: NodeConfig,
-    cluster: Cluster,
-    disks: list[NvmeDisk],
-    metrics: Metrics,
-    fields: FieldTable | None,
-    exits: AsyncExitStack,
-) -> tuple[Reader, Store, S3Origin]:
-    """What every lane reads by: store, origin, coalescer and reader."""
+def _open_store(
+    config: HostConfig, disks: list[NvmeDisk], metrics: Metrics, exits: AsyncExitStack
+) -> Store:
     open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     store = Store(
         disks,
@@ -160,15 +158,19 @@ async def _open_reader(
         max_idle_open_count=min(MAX_IDLE_OPEN_COUNT, open_limit // 4),
     )
     exits.callback(store.close)
-    origin = S3Origin(
-        S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets),
-        metrics,
-        heard=None if fields is None else fields.hear,
-    )
-    exits.push_async_callback(origin.close)
-    with _telling("origin-endpoint"):
-        await origin.start()
-    hop = asyncio.get_running_loop().call_soon_threadsafe
+    return store
+
+
+def _open_reader(
+    config: HostConfig,
+    cluster: Cluster,
+    store: Store,
+    behind: Origins,
+    metrics: Metrics,
+    exits: AsyncExitStack,
+) -> Reader:
+    """What every lane reads by."""
+    hop, origin = asyncio.get_running_loop().call_soon_threadsafe, behind.origin
     coalescer = Coalescer(origin, store, metrics, hop, max_gets=config.origin_gets)
     exits.push_async_callback(coalescer.close)
     reader = Reader(
@@ -182,10 +184,10 @@ async def _open_reader(
         owns=cluster.owns,
     )
     exits.callback(reader.readahead.close)
-    return reader, store, origin
+    return reader
 
 
-async def _serve(config: NodeConfig) -> None:
+async def _serve(config: HostConfig) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -215,7 +217,7 @@ def _end_within(limit_s: float) -> None:
     Thread(target=end, name="end", daemon=True).start()
 
 
-def run(config: NodeConfig) -> None:
+def run(config: HostConfig) -> None:
     """Run a node until SIGTERM or SIGINT, which end the process.
 
     Raises: StartError, ConfigError.
@@ -263,12 +265,12 @@ def _disk(directory: Path) -> NvmeDisk:
         ) from error
 
 
-def _node_id(config: NodeConfig) -> str:
+def _node_id(config: HostConfig) -> str:
     """The id kept on disk, or the one that was given, which is then kept."""
     file = config.data_dir[0] / "node-id"
     try:
         kept = file.read_text().strip() if file.exists() else ""
-        node_id = config.node_id or kept or f"node-{uuid.uuid4().hex[:12]}"
+        node_id = config.node_id or kept or f"{config.section}-{uuid.uuid4().hex[:12]}"
         if kept and kept != node_id:
             log.warning("the data directory was another node's", was=kept, now=node_id)
         if kept != node_id:
@@ -278,23 +280,24 @@ def _node_id(config: NodeConfig) -> str:
     return node_id
 
 
-def _s3_keys(config: NodeConfig) -> dict[str, str] | None:
+def _s3_keys(config: HostConfig) -> dict[str, str] | None:
     try:
         return None if config.s3_keys is None else read_keys(config.s3_keys)
     except KeyFileError as error:
         raise ConfigError(f"s3_keys: {error}") from error
 
 
-def _member_list(config: NodeConfig) -> MemberList:
+def _member_list(config: HostConfig) -> MemberList:
+    text = config.members if isinstance(config, NodeConfig) else ""
     try:
-        return MemberList(config.members or config.lane)
+        return MemberList(text or config.lane)
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable("members", config.members.removeprefix("file:"), error) from error
+        raise unreadable("members", text.removeprefix("file:"), error) from error
     except ValueError as error:
         raise ConfigError(f"members: {error}") from error
 
 
-def _my_address(config: NodeConfig, members: MemberList) -> str:
+def _my_address(config: HostConfig, members: MemberList) -> str:
     """Which member is this node: its lane address, or the one with its port on this host."""
     if config.lane in members.addresses:
         return config.lane
@@ -325,14 +328,6 @@ def _is_local(host: str) -> bool:
                 probe.bind(where)
                 return True
     return False
-
-
-@contextlib.contextmanager
-def _telling(setting: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, BotoCoreError) as error:
-        raise ConfigError(f"{setting}: {error}") from error
 
 
 def _start_grpc(service: GrpcService, address: str) -> None:

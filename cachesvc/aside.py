@@ -1,14 +1,16 @@
-"""Aside: where the event loop has work done that may wait for a disk.
+"""Aside: where the event loop has work done that may wait for a disk or a socket.
 
 Rule: work that was begun is done. Whoever is cancelled meanwhile never sees what it returns, so
-that is closed as soon as it is there.
+that is closed as soon as it is there (`on_a_thread`), or waits for its end himself (`let_go`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
 
 
 class Closable(Protocol):
@@ -39,3 +41,20 @@ async def on_a_thread(work: Callable[[], Held | None]) -> Held | None:
 def _let_go(done: asyncio.Future[Held | None]) -> None:
     if not done.cancelled() and done.exception() is None and (held := done.result()) is not None:
         held.close()
+
+
+async def let_go(work: Future[Any], stop: Callable[[], None]) -> None:
+    """Until a thread has done its work, and touches nothing of the caller's any more; how it went,
+    `work` tells. Cancelled meanwhile, it has the thread `stop`, and then raises all the same.
+    """
+    future = asyncio.wrap_future(work)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait({future})
+    except asyncio.CancelledError:
+        work.cancel()
+        stop()
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({future})
+        raise

@@ -1,4 +1,5 @@
-"""The command line: a thin shell over the node, the development origin and the client.
+"""The command line: a thin shell over node and sidecar (serving.py), the development origin and the
+client.
 
 Rules: results go to standard output, as text or with `--json` as one JSON document; everything else
 goes to standard error. Exit code 0 only on success, 1 when the work failed, 2 for wrong usage. A
@@ -15,14 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from cachesvc import config, logs
+from cachesvc import config, serving
 from cachesvc.core.errors import CacheError, InvalidKey, Unauthenticated
+from cachesvc.serving import fail
 
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient
@@ -54,12 +56,6 @@ Token = Annotated[str | None, typer.Option(help="The cluster's secret.", envvar=
 Uri = Annotated[str, typer.Argument(metavar="s3://BUCKET/KEY")]
 
 
-def fail(message: str, code: int = 1) -> NoReturn:
-    """One line on standard error, and out."""
-    print(f"cachesvc: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"cachesvc {version_of('cachesvc')}")
@@ -78,67 +74,8 @@ def _any_command(
     return
 
 
-@app.command()
-def node(
-    node_id: Annotated[
-        str | None, typer.Option(help="Who this node is; else the id kept on its disk.")
-    ] = None,
-    data_dir: Annotated[
-        list[str] | None, typer.Option(help="Where block files are kept; repeatable.")
-    ] = None,
-    capacity: Annotated[str | None, typer.Option(help="Space for block files: 2GiB.")] = None,
-    lane: Annotated[str | None, typer.Option(help="TCP lane, HOST:PORT.")] = None,
-    unix: Annotated[
-        Path | None, typer.Option(help="Unix lane: a socket for clients on this host.")
-    ] = None,
-    unix_group: Annotated[
-        str | None, typer.Option(help="A group that may use the Unix socket too.")
-    ] = None,
-    grpc: Annotated[str | None, typer.Option(help="gRPC, HOST:PORT.")] = None,
-    s3: Annotated[str | None, typer.Option(help="The S3 gateway, HOST:PORT.")] = None,
-    s3_auth: Annotated[str | None, typer.Option(help="Who may use it: none or sigv4.")] = None,
-    s3_keys: Annotated[
-        Path | None, typer.Option(help="Its clients' keys: lines ACCESS_KEY SECRET_KEY.")
-    ] = None,
-    s3_domain: Annotated[
-        str | None, typer.Option(help="Its host name, for BUCKET.NAME in place of /BUCKET.")
-    ] = None,
-    admin: Annotated[str | None, typer.Option(help="Health and metrics, HOST:PORT.")] = None,
-    members: Annotated[
-        str | None, typer.Option(help="Lane addresses of all nodes, or file:PATH.")
-    ] = None,
-    weight: Annotated[str | None, typer.Option(help="Share of the ring, 1 to 100.")] = None,
-    revalidate: Annotated[str | None, typer.Option(help="always, never, or a time: 10s.")] = None,
-    drain_timeout: Annotated[
-        str | None, typer.Option(help="How long requests may take to end.")
-    ] = None,
-    origin_endpoint: Annotated[str | None, typer.Option(help="S3 endpoint URL; else AWS.")] = None,
-    origin_gets: Annotated[str | None, typer.Option(help="GETs to the origin at a time.")] = None,
-    eviction: Annotated[str | None, typer.Option(help="s3fifo or lru.")] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="The secret that everyone must show.")
-    ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Off loopback without a token.")
-    ] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file with a section node.")
-    ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-) -> None:
-    """Run a cache node until SIGTERM. Prints `ready` when it can serve."""
-    flags = {key: value for key, value in locals().items() if key in config.NodeConfig.model_fields}
-    if log_level not in ("debug", "info", "warning", "error"):
-        fail(f"--log-level {log_level}: write debug, info, warning or error", 2)
-    logs.setup(log_level)
-    from cachesvc import app as node_app
-
-    try:
-        node_app.run(config.load(flags, config_file))
-    except config.ConfigError as error:
-        fail(str(error), 2)
-    except node_app.StartError as error:
-        fail(str(error))
+app.command()(serving.node)
+app.command()(serving.sidecar)
 
 
 @app.command()

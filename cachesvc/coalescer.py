@@ -203,8 +203,9 @@ class Coalescer:
     async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
         try:
-            if isinstance(landing, ProbeLanding):
-                await self._origin.probe(extent.block.version.name, extent.object_range, landing)
+            if isinstance(flight, Probe) and isinstance(landing, ProbeLanding):
+                where = flight.name, extent.object_range
+                await self._origin.probe(*where, landing, flight.max_age_s)
             else:
                 await self._origin.fetch(extent.block.version, extent.object_range, landing)
         except CacheError as error:

@@ -1,11 +1,12 @@
-"""The settings of a node: frozen values, read in one place.
+"""The settings of a node and of a sidecar: frozen values, read in one place.
 
-Order: flag, then environment (`CACHESVC_NODE__CAPACITY`), then file (`[node]` of a TOML file), then
-default. Unknown keys are refused with the nearest known one. Not so environment variables that do
-not begin with the prefix: they may be others, as those that Kubernetes sets for a Service, and
-one that resembles a setting is only warned of. Sizes are written `10GiB`, times `5s`. A refusal is
-one short sentence: the setting, the value, and what to write.
-What must be equal on every node of a cluster is no setting of a node: it is core.types.Geometry.
+Order: flag, then environment (`CACHESVC_NODE__CAPACITY`, `CACHESVC_SIDECAR__CAPACITY`), then file
+(`[node]`, `[sidecar]` of a TOML file), then default. Unknown keys are refused with the nearest
+known one. Not so environment variables that do not begin with the prefix: they may be others, as
+those that Kubernetes sets for a Service, and one that resembles a setting is only warned of. Sizes
+are written `10GiB`, times `5s`. A refusal is one short sentence: the setting, the value, and what
+to write. What must be equal on every node of a cluster is no setting of a node: it is
+core.types.Geometry.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -29,7 +30,6 @@ MIN_CAPACITY_BYTES = (
     2 * Geometry().block_bytes
 )  # a data directory; below, blocks only displace each other
 MAX_SOCKET_PATH_BYTES = 107  # the kernel's sockaddr_un has 108, one of them for the end
-_ENV_PREFIX = "CACHESVC_NODE__"
 _OTHER_VARIABLES = ("CACHESVC_ENDPOINT", "CACHESVC_TOKEN")  # the client's
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
@@ -50,6 +50,7 @@ _TO_WRITE = {
     "s3_domain": "a host name such as s3.example.com",
     "admin": "HOST:PORT",
     "members": "HOST:PORT,... or file:PATH",
+    "ring": "HOST:PORT,...",
     "weight": f"a whole number from 1 to {MAX_WEIGHT}",
     "revalidate": "always, never, or a time such as 10s",
     "drain_timeout": "a time such as 10s",
@@ -155,10 +156,11 @@ Seconds = Annotated[float, BeforeValidator(parse_time), Field(ge=0)]
 Address = Annotated[str, BeforeValidator(parse_address)]
 
 
-class NodeConfig(BaseModel):
-    """What one node is told."""
+class HostConfig(BaseModel):
+    """What is told to whatever stores and serves: a node, or a sidecar."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    section: ClassVar[str]
 
     node_id: str = Field("", max_length=MAX_NODE_ID_CHARS, pattern=r"^[!-~]*$")
     """Who the node is on the ring. Empty: the id kept in its first data directory, made at need."""
@@ -184,10 +186,6 @@ class NodeConfig(BaseModel):
     """The gateway's host name: a request to BUCKET.NAME means that bucket. Empty: paths only."""
     admin: Address = "127.0.0.1:7073"
     """Liveness, readiness and metrics."""
-    members: str = ""
-    """Lane addresses of all nodes, this one too: HOST:PORT,... or file:PATH. Empty: alone."""
-    weight: int = Field(1, ge=1, le=MAX_WEIGHT)
-    """The node's share of the ring, relative to the others."""
     revalidate: Annotated[float, BeforeValidator(parse_revalidate), Field(ge=0)] = 10.0
     """How old a version check may be before the origin is asked again: always, never, or a time."""
     drain_timeout: Seconds = 10.0
@@ -204,7 +202,7 @@ class NodeConfig(BaseModel):
     """Listen off loopback without a token all the same."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> NodeConfig:
+    def _consistent(self) -> Self:
         if not self.data_dir:
             raise ValueError("data_dir: give at least one directory (--data-dir DIR)")
         if len(set(self.data_dir)) != len(self.data_dir):
@@ -222,10 +220,6 @@ class NodeConfig(BaseModel):
             )
         if self.unix_group and self.unix is None:
             raise ValueError("unix_group: there is no Unix lane: give --unix PATH too")
-        if self.members.startswith(("dns://", "etcd://")):
-            raise ValueError(
-                f"members: {self.members!r}: this version knows HOST:PORT,... and file:PATH"
-            )
         self._check_gateway()
         open_doors = [a for a in (self.lane, self.grpc) if not is_loopback(a)]
         if open_doors and self.token_file is None and not self.insecure:
@@ -265,21 +259,71 @@ class NodeConfig(BaseModel):
         return token
 
 
+class NodeConfig(HostConfig):
+    """What one node is told."""
+
+    section = "node"
+
+    members: str = ""
+    """Lane addresses of all nodes, this one too: HOST:PORT,... or file:PATH. Empty: alone."""
+    weight: int = Field(1, ge=1, le=MAX_WEIGHT)
+    """The node's share of the ring, relative to the others."""
+
+    @model_validator(mode="after")
+    def _discovered(self) -> Self:
+        if self.members.startswith(("dns://", "etcd://")):
+            raise ValueError(
+                f"members: {self.members!r}: this version knows HOST:PORT,... and file:PATH"
+            )
+        return self
+
+
+class SidecarConfig(HostConfig):
+    """What one sidecar is told."""
+
+    section = "sidecar"
+
+    capacity: Size = 2 << 30
+    """Bytes that block files may take on disk, over all data directories."""
+    ring: str = ""
+    """Lanes of nodes of the ring, any of them: HOST:PORT,... The others are learned from these."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if not self.ring:
+            raise ValueError("ring: give the lane of a node at least (--ring HOST:PORT,...)")
+        if self.lane in [part.strip() for part in self.ring.split(",")]:
+            raise ValueError(f"ring: {self.lane} is this sidecar itself: give the nodes' lanes")
+        return self
+
+
+Config = TypeVar("Config", bound=HostConfig)
+
+
 def load(flags: Mapping[str, Any], file: Path | None = None) -> NodeConfig:
     """The settings of a node. `flags`: what the command line gave, by field name; None: not given.
 
     Raises:
         ConfigError: unknown or impossible settings, or a file that cannot be read.
     """
-    values = _from_file(file) | _from_environment(os.environ)
+    return _loaded(NodeConfig, flags, file)
+
+
+def load_sidecar(flags: Mapping[str, Any], file: Path | None = None) -> SidecarConfig:
+    """The settings of a sidecar, as `load` those of a node."""
+    return _loaded(SidecarConfig, flags, file)
+
+
+def _loaded(kind: type[Config], flags: Mapping[str, Any], file: Path | None) -> Config:
+    values = _from_file(kind, file) | _from_environment(kind, os.environ)
     values |= {key: value for key, value in flags.items() if value is not None}
     try:
-        return NodeConfig(**values)
+        return kind(**values)
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(one) for one in error.errors())) from error
 
 
-def _from_file(file: Path | None) -> dict[str, Any]:
+def _from_file(kind: type[HostConfig], file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
@@ -289,50 +333,50 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}") from error
     for section in content:
-        if section != "node" or not isinstance(content[section], dict):
+        if section != kind.section or not isinstance(content[section], dict):
             raise ConfigError(
-                f"{file}: unknown section or key {section!r}: settings stand in [node]"
+                f"{file}: unknown section or key {section!r}: settings stand in [{kind.section}]"
             )
-    values: dict[str, Any] = content.get("node", {})
+    values: dict[str, Any] = content.get(kind.section, {})
     for key in values:
-        _check_key(key, f"{file}: [node] {key}")
+        _check_key(kind, key, f"{file}: [{kind.section}] {key}")
     return values
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def _from_environment(kind: type[HostConfig], environment: Mapping[str, str]) -> dict[str, str]:
     values = {}
+    prefix = f"CACHESVC_{kind.section.upper()}__"
     for variable, value in environment.items():
-        if variable.startswith(_ENV_PREFIX):
-            key = variable.removeprefix(_ENV_PREFIX).lower()
-            _check_key(key, f"environment variable {variable}")
+        if variable.startswith(prefix):
+            key = variable.removeprefix(prefix).lower()
+            _check_key(kind, key, f"environment variable {variable}")
             values[key] = value
-        elif meant := _meant(variable):
+        elif meant := _meant(kind, variable):
             log.warning(
                 "environment variable ignored",
                 variable=variable,
-                did_you_mean=_ENV_PREFIX + meant.upper(),
+                did_you_mean=prefix + meant.upper(),
             )
     return values
 
 
-def _meant(variable: str) -> str:
+def _meant(kind: type[HostConfig], variable: str) -> str:
     """The setting that a variable without our prefix resembles, or ""."""
     if not variable.startswith("CACHESVC_") or variable in _OTHER_VARIABLES:
         return ""
     key = variable.removeprefix("CACHESVC_").lower()
-    for written in (key, key.removeprefix("node_")):
-        near = difflib.get_close_matches(written, NodeConfig.model_fields, 1, 0.8)
+    for written in (key, key.removeprefix(f"{kind.section}_")):
+        near = difflib.get_close_matches(written, kind.model_fields, 1, 0.8)
         if near:
             return near[0]
     return ""
 
 
-def _check_key(key: str, where: str) -> None:
-    if key not in NodeConfig.model_fields:
-        near = difflib.get_close_matches(key, NodeConfig.model_fields, 1, 0.5)
-        hint = (
-            f"did you mean {near[0]}?" if near else f"known: {', '.join(NodeConfig.model_fields)}"
-        )
+def _check_key(kind: type[HostConfig], key: str, where: str) -> None:
+    known = kind.model_fields
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"{where}: unknown setting; {hint}")
 
 

@@ -22,12 +22,12 @@ from cachesvc.core.types import ObjectName, ObjectVersion
 
 class Flight:
     """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed.
+    hashed. peer: some came from another cache.
     """
 
     __slots__ = (
         "buffer", "charged_bytes", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "memory", "task", "waiters",
+        "landed_pages", "memory", "peer", "task", "waiters",
     )  # fmt: skip
 
     def __init__(self, extent: Extent) -> None:
@@ -40,6 +40,7 @@ class Flight:
         self.holders = 0
         self.keep = False
         self.done = False
+        self.peer = False
         self.error: CacheError | None = None
         self.task: asyncio.Task[None] | None = None
         self.waiters: list[asyncio.Future[None]] = []
@@ -98,13 +99,14 @@ class Probe(Flight):
     """A flight to an object whose version is not known: until its head has come, its extent is of
     a stand-in (plan.first_extent).
 
-    sent_at: on `clock`; inf while it waits for its turn.
+    max_age_s: how old its answer may be. sent_at: on `clock`; inf while it waits for its turn.
     """
 
-    __slots__ = ("_clock", "sent_at", "version")
+    __slots__ = ("_clock", "max_age_s", "sent_at", "version")
 
-    def __init__(self, extent: Extent, clock: Callable[[], float]) -> None:
+    def __init__(self, extent: Extent, clock: Callable[[], float], max_age_s: float = 0.0) -> None:
         super().__init__(extent)
+        self.max_age_s = max_age_s
         self._clock = clock
         self.sent_at = float("inf")
         self.version: ObjectVersion | None = None

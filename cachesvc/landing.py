@@ -70,6 +70,10 @@ class Landing:
     def cancelled(self) -> bool:
         return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
 
+    def from_peer(self) -> None:
+        """See `Sink.from_peer`. Said before anything lands, so that the loop learns it first."""
+        self._flight.peer = True
+
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
         untold_bytes = self._hashed_bytes - self._told_bytes

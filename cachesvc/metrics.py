@@ -45,6 +45,13 @@ class Metrics:
         )
         self.origin_bytes = counter("origin_bytes_total", "Body bytes received from the origin")
         self.origin_retries = counter("origin_retries_total", "Requests to the origin sent again")
+        self.ring_requests = counter(
+            "ring_requests_total",
+            "Requests of a sidecar to its ring, by op (stat, read) and result (answered, error,"
+            " unavailable, wrong; around: no node could, the origin was asked)",
+            ("op", "result"),
+        )
+        self.ring_bytes = counter("ring_bytes_total", "Bytes that a sidecar had from its ring")
         self.s3_requests = counter(
             "s3_requests_total",
             "Requests to the S3 gateway, by S3's name of the operation and HTTP code"

@@ -56,7 +56,8 @@ class Prober:
         extent = first_extent(request.name, request.ranges, self._geometry)
         if extent is None:
             return None, None
-        probe = Probe(extent, self._versions.clock)
+        max_age_s = self._versions.allowance_s(request.name, request.max_age_s)
+        probe = Probe(extent, self._versions.clock, max_age_s)
         return self._coalescer.probe(probe), probe
 
     def _unknown(self, request: ReadRequest) -> bool:

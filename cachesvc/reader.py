@@ -381,12 +381,13 @@ def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segme
 def _source(flight: Flight | None, holds: list[Hold]) -> Source:
     if flight is None:
         return Source.DISK
-    began = any(flight in hold.began for hold in holds)
-    return Source.ORIGIN if began else Source.JOINED
+    if not any(flight in hold.began for hold in holds):
+        return Source.JOINED
+    return Source.PEER if flight.peer else Source.ORIGIN
 
 
 def _result(sent: list[tuple[Source, int]]) -> str:
     sources = {source for source, _ in sent}
-    if Source.ORIGIN in sources:
+    if sources & {Source.ORIGIN, Source.PEER}:
         return "filled"
     return "joined" if Source.JOINED in sources else "hit"

@@ -11,12 +11,16 @@ from cachesvc.core.types import ObjectVersion
 
 
 class BufferSink:
-    """Bytes land in a bytearray; `landings` is how far each came, `first` is set at the first."""
+    """Bytes land in a bytearray; `landings` is how far each came, `first` is set at the first.
+
+    peer: whether another cache gave some.
+    """
 
     def __init__(self, length_bytes: int) -> None:
         self.buffer = bytearray(length_bytes)
         self.view = memoryview(self.buffer)
         self.cancelled = False
+        self.peer = False
         self.landings: list[int] = []
         self.first = threading.Event()
 
@@ -24,6 +28,9 @@ class BufferSink:
     def count_bytes(self) -> int:
         """How many bytes have landed."""
         return self.landings[-1] if self.landings else 0
+
+    def from_peer(self) -> None:
+        self.peer = True
 
     def landed(self, count_bytes: int) -> None:
         assert self.count_bytes <= count_bytes <= len(self.buffer)

@@ -41,8 +41,9 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class NodeParts:
-    """What of a node the gateway stands on. fields: hears the origin's HEADs. access: how to reach
-    the origin by oneself.
+    """What of a node the gateway stands on. origin: the object store itself. fields: hears its
+    HEADs. access: how to reach it by oneself. ring: the lanes of those who are told of writes;
+    None: the cluster's other members.
     """
 
     cluster: Cluster
@@ -52,6 +53,7 @@ class NodeParts:
     fields: FieldTable
     access: Callable[[], Awaitable[S3Access]]
     metrics: Metrics
+    ring: Callable[[], Sequence[str]] | None = None
 
 
 async def open_gateway(
@@ -71,7 +73,7 @@ async def open_gateway(
         for name in names:
             parts.reader.versions.forget_object(name)
         if names:
-            await tell_forget(parts.cluster, names)
+            await tell_forget(parts.cluster, names, parts.ring and parts.ring())
 
     gateway = Gateway(
         reading,

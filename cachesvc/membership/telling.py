@@ -25,10 +25,16 @@ _FRAME_NAME_BYTES = 48 << 10  # of names in one frame
 log = structlog.get_logger(__name__)
 
 
-async def tell_forget(cluster: Cluster, names: Sequence[ObjectName]) -> None:
-    """Have every other member forget the versions of these objects. Raises nothing."""
-    others = [one for one in cluster.table.members if one.node_id != cluster.me.node_id]
-    await asyncio.gather(*(_tell(cluster, one.lane_address, names) for one in others))
+async def tell_forget(
+    cluster: Cluster, names: Sequence[ObjectName], lanes: Sequence[str] | None = None
+) -> None:
+    """Have the nodes behind these lanes, else every other member, forget the versions of these
+    objects. Raises nothing.
+    """
+    if lanes is None:
+        others = [one for one in cluster.table.members if one.node_id != cluster.me.node_id]
+        lanes = [one.lane_address for one in others]
+    await asyncio.gather(*(_tell(cluster, lane, names) for lane in lanes))
 
 
 async def _tell(cluster: Cluster, address: str, names: Sequence[ObjectName]) -> None:

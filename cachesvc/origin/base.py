@@ -4,8 +4,8 @@ Rules: one GET is one `fetch`, or one `probe` where nothing is known of the obje
 every byte of its range, of exactly one version, or raises; bytes land in order, so that a reader
 may follow close behind. Failures are errors of `core.errors`, never short answers.
 
-Implementations: `s3.S3Origin` (S3 and what speaks like it), `memory.MemoryOrigin` (tests and the
-simulator).
+Implementations: `s3.S3Origin` (S3 and what speaks like it), `ring.RingOrigin` (the nodes of a ring,
+and S3 behind them: a sidecar's), `memory.MemoryOrigin` (tests and the simulator).
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class Sink(Protocol):
         Never decreases; after a retry it goes on.
         """
 
+    def from_peer(self) -> None:
+        """What lands comes from another cache, and not from the object store."""
+
 
 class ProbeSink(Sink, Protocol):
     """Where a probe lands: what it is and how long shows only when the answer's head has come."""
@@ -69,10 +72,16 @@ class Listing:
 
 
 class Origin(Protocol):
-    """The one interface that decides what a node caches: S3, another ring, or memory."""
+    """The one interface that decides what a node caches: S3, another ring, or memory.
 
-    async def head(self, name: ObjectName) -> ObjectVersion:
-        """The current version.
+    age_share: which part of the age that a version check may have this origin may use up, because
+    others look at the object store for it; 0 if it looks itself, each time.
+    """
+
+    age_share: float
+
+    async def head(self, name: ObjectName, max_age_s: float = 0.0, /) -> ObjectVersion:
+        """The version that was current at some moment no earlier than `max_age_s` before the call.
 
         Raises: ObjectNotFound, AccessDenied, OriginError.
         """
@@ -85,9 +94,11 @@ class Origin(Protocol):
         the same.
         """
 
-    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+    async def probe(
+        self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, max_age_s: float = 0.0, /
+    ) -> bool:
         """One GET of what an object of unknown version has of `wanted`: tells the sink the version,
-        and goes on as a `fetch` of it.
+        as current as `head` would, and goes on as a `fetch` of it.
 
         False: nothing has landed, because the answer does not prove a cacheable version that has
         bytes of the range; `head` must tell.

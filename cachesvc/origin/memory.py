@@ -51,6 +51,8 @@ class MemoryOrigin:
     the loop's clock.
     """
 
+    age_share = 0.0
+
     def __init__(
         self,
         chunk_bytes: int = 256 << 10,
@@ -93,7 +95,7 @@ class MemoryOrigin:
         """Remove an object; one that is not there is no error, as in S3."""
         self._objects.pop(name, None)
 
-    async def head(self, name: ObjectName) -> ObjectVersion:
+    async def head(self, name: ObjectName, _max_age_s: float = 0.0) -> ObjectVersion:
         """See `Origin.head`."""
         await self._asked(Asked("head", name))
         return self._find(name)[0]
@@ -113,7 +115,9 @@ class MemoryOrigin:
                 )
             await self._land(memoryview(data)[wanted.start : wanted.end], version.name, sink, fault)
 
-    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+    async def probe(
+        self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, _max_age_s: float = 0.0
+    ) -> bool:
         """See `Origin.probe`. In the log it is a GET without an ETag."""
         assert wanted.length_bytes > 0, f"{wanted} of {name}"
         with self._active():

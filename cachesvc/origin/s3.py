@@ -31,6 +31,7 @@ from typing import Any
 import structlog
 from aiobotocore.session import get_session
 
+from cachesvc.aside import let_go
 from cachesvc.core.errors import (
     AccessDenied,
     NotCacheable,
@@ -76,6 +77,8 @@ class S3Origin:
     and the monotonic time when it was asked.
     """
 
+    age_share = 0.0
+
     def __init__(
         self,
         settings: S3Settings,
@@ -106,7 +109,7 @@ class S3Origin:
         """Make the client now rather than at the first call. Does no network I/O by itself."""
         await self._ready()
 
-    async def head(self, name: ObjectName) -> ObjectVersion:
+    async def head(self, name: ObjectName, _max_age_s: float = 0.0) -> ObjectVersion:
         """See `Origin.head`."""
         client = await self._ready()
         wanted, asked_at = {"Bucket": name.bucket, "Key": name.key}, time.monotonic()
@@ -194,7 +197,9 @@ class S3Origin:
             raise NotCacheable(f"{version.name}: ETag {version.etag!r} is not strong: use a bypass")
         await self._transferred(lambda *how: Transfer(version, wanted, sink, *how))
 
-    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+    async def probe(
+        self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, _max_age_s: float = 0.0
+    ) -> bool:
         """See `Origin.probe`."""
         return await self._transferred(lambda *how: ProbeTransfer(name, wanted, sink, *how))
 
@@ -261,28 +266,14 @@ class S3Origin:
         if self._closed:
             return Outcome(Result.STOPPED, 0, "", "", 0)
         work = self._threads.submit(transfer.attempt, url)
-        future = asyncio.wrap_future(work)
         try:
-            await asyncio.wait({future})
+            await let_go(work, transfer.stop)
         except asyncio.CancelledError:
-            work.cancel()
-            transfer.stop()
-            while not future.done():
-                try:
-                    await asyncio.wait({future})
-                except asyncio.CancelledError:
-                    continue
-            if not future.cancelled():
-                self._count_lost(future)
+            if not work.cancelled() and work.exception() is None:
+                self._count("get", work.result().status)
+                self._metrics.origin_bytes.inc(work.result().received_bytes)
             raise
-        if future.cancelled():
-            return Outcome(Result.STOPPED, 0, "", "", 0)
-        return future.result()
-
-    def _count_lost(self, future: asyncio.Future[Outcome]) -> None:
-        if future.exception() is None:
-            self._count("get", future.result().status)
-            self._metrics.origin_bytes.inc(future.result().received_bytes)
+        return Outcome(Result.STOPPED, 0, "", "", 0) if work.cancelled() else work.result()
 
     async def _sign_anew(self, name: ObjectName, outcome: Outcome, fresh: bool) -> bool:
         """Whether a new signature is worth a try: the old one was kept for a while, or was for

@@ -55,6 +55,11 @@ class Target(Protocol):
     def view(self, start: int, length_bytes: int) -> memoryview:
         """The room for bytes `[start, start + length_bytes)` of the object."""
 
+    def settled(self, start: int, length_bytes: int) -> None:
+        """These bytes are where they belong, and right. Not told of small reads: there the reply
+        says it.
+        """
+
     def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:
         """Show bytes of an open file, from `offset` on, as those of the object from `start` on.
 

@@ -2,31 +2,28 @@
 
 Rules: belongs to one fork generation (forks.py) and never crosses a fork; thread-safe; made without
 I/O and without threads. Hello is said when the first read needs a ring, and again when a node's
-epoch differs, at most every refresh_ms; while no endpoint answers, they are left alone for
-eject_ms, doubling.
+epoch differs (meeting.py).
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from cachesvc.core.errors import CacheError, NodeUnavailable, Retry, Unauthenticated
-from cachesvc.core.ring import Member, MemberTable
+from cachesvc.core.errors import CacheError, Retry
+from cachesvc.core.ring import MemberTable
 from cachesvc.core.types import Geometry
 from cachesvc_client import forks, rpc
-from cachesvc_client.config import ClientConfig, is_local
+from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import Crew, run
 from cachesvc_client.effects import Ask, AskOrigin, Effect, Steps, Together
 from cachesvc_client.fallback import Fallback
-from cachesvc_client.hello import Welcome
 from cachesvc_client.lane import Lane
+from cachesvc_client.meeting import Meeting
 from cachesvc_client.router import Router
 from cachesvc_client.script import Script
 from cachesvc_client.verified import Verified
@@ -57,22 +54,20 @@ class Engine:
             eject_max_ms=config.eject_max_ms,
         )
         self.sources: Counter[str] = Counter()
-        self._endpoints = list(config.endpoints)
+        endpoints: Sequence[str] = config.endpoints
         self.verified: Verified = Verified(inherited.verified if inherited else None)
         self._transport: Lane | rpc.Rpc = Lane(config, self.verified)
         if config.grpc and rpc.usable():
             self._transport = rpc.Rpc(config)
         elif config.grpc:  # forked from a process that used gRPC: its members, over the lane
             table = inherited.router.table if inherited else MemberTable()
-            self._endpoints = [member.lane_address for member in table.members]
+            endpoints = [member.lane_address for member in table.members]
+        self._meeting = Meeting(config, self.router, self._transport, endpoints)
         versions = VersionCache(config.version_cache_count, clock)
         self.script = Script(self.router, versions, config, clock, self._transport.passes)
         self._origin = Fallback(config.origin, config.parallel_count, config.origin_silence_ms)
         self._crew = Crew(config.parallel_count)
         self._counting = Lock()
-        self._refreshing = Lock()
-        self._refreshed_s = float("-inf")
-        self._down: tuple[float, float, CacheError] | None = None  # until, pause, why
         self._warned = False
         self._closed = False
         forks.mine(self)
@@ -88,7 +83,7 @@ class Engine:
         Raises: the CacheError that kept every endpoint from telling.
         """
         self._check_open()
-        self._refresh(None)
+        self._meeting.refresh(None)
 
     def ask_origin(self, where: str, operation: str, parameters: Mapping[str, Any]) -> Any:
         """The contract of CacheClient.ask_origin."""
@@ -121,7 +116,7 @@ class Engine:
                 return reply
             if isinstance(effect, Together):
                 return self._crew.together(effect.steps, self._perform)
-            self._refresh(effect.member)
+            self._meeting.refresh(effect.member)
             return None
         except CacheError as error:
             if self._closed and not isinstance(error, ClientClosed):
@@ -130,9 +125,9 @@ class Engine:
 
     def _warn(self, why: CacheError | None) -> None:
         """Say once that the cache does not work, since nothing else would show it."""
-        if self._endpoints and not self._warned:
+        if self._meeting.endpoints and not self._warned:
             self._warned = True
-            said = why or (self._down[2] if self._down else self.router.trouble())
+            said = why or self._meeting.trouble or self.router.trouble()
             log.warning("cachesvc: no node could answer (%s); reading the origin itself", said)
 
     def _check_open(self) -> None:
@@ -142,57 +137,3 @@ class Engine:
     def _count(self, source: str, count_bytes: int) -> None:
         with self._counting:
             self.sources[source] += count_bytes
-
-    # -- the member table
-
-    def _refresh(self, member: Member | None) -> None:
-        """The contract of effects.Refresh. One thread asks, the others wait for what it learns."""
-        if member is not None and self._too_soon():
-            return
-        with self._refreshing:
-            if self._too_soon() and self.router.known:
-                return
-            if member is not None:
-                self._adopt(self._transport.hello(self._transport.address_of(member)))
-            else:
-                self._ask_endpoints()
-
-    def _too_soon(self) -> bool:
-        return time.monotonic() - self._refreshed_s < self.config.refresh_ms / 1000
-
-    def _ask_endpoints(self) -> None:
-        now_s = time.monotonic()
-        if self._down is not None and now_s < self._down[0]:
-            raise type(self._down[2])(str(self._down[2]))
-        why: CacheError = NodeUnavailable("no endpoint is known in this process")
-        random.shuffle(self._endpoints)
-        self._endpoints.sort(key=is_local, reverse=True)
-        for address in self._endpoints:
-            try:
-                self._adopt(self._transport.hello(address))
-                self._greet_locals(address)
-                return
-            except CacheError as error:
-                if error.retry is Retry.NEVER and not isinstance(error, Unauthenticated):
-                    raise
-                why = why if isinstance(why, Unauthenticated) else error
-        pause_s = self.config.eject_ms / 1000
-        if self._down is not None:
-            pause_s = min(self._down[1] * 2, self.config.eject_max_ms / 1000)
-        self._down = time.monotonic() + pause_s, pause_s, why
-        raise why
-
-    def _greet_locals(self, greeted: str) -> None:
-        """Learn who is behind the other Unix sockets of this host, as far as anybody is."""
-        for address in self._endpoints:
-            if is_local(address) and address != greeted:
-                with suppress(CacheError):
-                    self._transport.hello(address)
-
-    def _adopt(self, welcome: Welcome) -> None:
-        self.router.adopt(welcome.table, welcome.geometry, welcome.vnodes_per_weight)
-        for member in welcome.table.members:
-            if member.node_id == welcome.node_id:
-                self.router.succeeded(member)
-        self._refreshed_s = time.monotonic()
-        self._down = None

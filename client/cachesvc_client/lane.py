@@ -17,6 +17,7 @@ and whether they are right.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
 
@@ -34,6 +35,8 @@ from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome
 from cachesvc_client.receipt import Receipt
 from cachesvc_client.verified import Verified
+
+Using = Callable[[Connection | None], None]
 
 
 class Lane:
@@ -67,18 +70,25 @@ class Lane:
         return member.node_id in self._local
 
     def ask(
-        self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
+        self,
+        member: Member,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        epoch: int,
+        using: Using = lambda _: None,
     ) -> Reply:
-        """The contract of effects.Ask."""
+        """The contract of effects.Ask. using: told of the connection that is asked, for `abort`,
+        and by None when it is no longer in use for this.
+        """
         local = self._local.get(member.node_id)
         if local is not None:
             try:
-                return self._ask(local, member, request, target, epoch)
+                return self._ask(local, member, request, target, epoch, using)
             except NotReached:
                 pass  # it may have moved, and its member be up all the same
             except ShortOfFiles:
-                return self._ask(local, member, request, target, epoch, passing=False)
-        return self._ask(member.lane_address, member, request, target, epoch)
+                return self._ask(local, member, request, target, epoch, using, passing=False)
+        return self._ask(member.lane_address, member, request, target, epoch, using)
 
     def _ask(
         self,
@@ -87,6 +97,7 @@ class Lane:
         request: ReadRequest | StatRequest,
         target: Target | None,
         epoch: int,
+        using: Using,
         passing: bool = True,
     ) -> Reply:
         if passing and is_local(address) and isinstance(request, ReadRequest):
@@ -95,7 +106,7 @@ class Lane:
         connection = self._take(address)
         if connection is not None:
             try:
-                return self._talk(connection, request, target, epoch)
+                return self._talk(connection, request, target, epoch, using)
             except HungUp:
                 if connection.heard:
                     raise
@@ -105,7 +116,7 @@ class Lane:
             self._local.pop(member.node_id, None)
             self._give(connection)
             raise NotReached(f"node {member.node_id} is no longer behind {address}")
-        return self._talk(connection, request, target, epoch)
+        return self._talk(connection, request, target, epoch, using)
 
     def close(self) -> None:
         """Close everything; requests under way fail with NodeUnavailable."""
@@ -127,8 +138,10 @@ class Lane:
         request: ReadRequest | StatRequest,
         target: Target | None,
         epoch: int,
+        using: Using,
     ) -> Reply:
         try:
+            using(connection)
             if isinstance(request, StatRequest):
                 return self._stat(connection, request)
             assert target is not None, "a read needs a target"
@@ -139,6 +152,7 @@ class Lane:
                     raise
                 raise CorruptAnswer(f"{error}: its answer is cut short") from error
         finally:
+            using(None)
             self._give(connection)
 
     def _stat(self, connection: Connection, request: StatRequest) -> Reply:

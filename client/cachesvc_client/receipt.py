@@ -137,6 +137,7 @@ class Receipt:
                 f" {self.who} ({head.source.name.lower()}) do not match their checksum"
             )
         self._sources[head.source] = self._sources.get(head.source, 0) + head.length_bytes
+        self._target.settled(head.start, head.length_bytes)
 
     def reply(self) -> Reply:
         """The whole answer.

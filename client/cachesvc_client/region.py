@@ -170,6 +170,9 @@ class Canvas:
             raise self._refused(error) from error
         return addresses.writable(address, length_bytes)
 
+    def settled(self, *_where: int) -> None:
+        return None
+
     def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:
         address = self._place(start, length_bytes)
         last = start + length_bytes == self._start + self._length_bytes

@@ -1,4 +1,5 @@
-"""What every Origin does alike: the one in memory, S3 over devorigin, S3 over moto.
+"""What every Origin does alike: the one in memory, S3 over devorigin, S3 over moto, a ring over S3,
+and S3 where the ring is gone.
 
 Story: `OriginContract` holds the tests; each subclass says how to make an origin with a bucket and
 how to put an object there. moto is somebody else's S3, so that our two ends can't agree on the same
@@ -9,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cachesvc.app import open_node
+from cachesvc.config import load
 from cachesvc.core.errors import NotCacheable, ObjectChanged, ObjectNotFound, RangeError
-from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
+from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 from cachesvc.devorigin import DevOrigin
+from cachesvc.devorigin.ports import free_ports
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.origin.memory import MemoryOrigin
+from cachesvc.origin.ring import RingOrigin, ring_config
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from tests.sinks import BufferSink, ProbeSink
 
@@ -304,6 +309,35 @@ class TestS3OriginOverDevOrigin(OriginContract):
             yield origin, lambda key, data: _nothing(self.server.put(BUCKET, key, data))
         finally:
             await origin.close()
+
+
+class TestRingOrigin(OriginContract):
+    node_count = 1
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path) -> Iterator[None]:
+        (tmp_path / "origin").mkdir()
+        self.directory = tmp_path
+        with DevOrigin(tmp_path / "origin") as self.server:
+            yield
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[tuple[Origin, Put]]:
+        lane, grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
+        places = {"lane": lane, "grpc": grpc, "admin": admin, "origin_endpoint": self.server.url}
+        config = load(places | {"data_dir": self.directory / "node"})
+        async with AsyncExitStack() as exits:
+            for _ in range(self.node_count):
+                await open_node(config, exits)
+            s3 = S3Origin(S3Settings(endpoint_url=self.server.url), Metrics())
+            ring = ring_config(lane, "", 4)
+            origin = RingOrigin("sidecar-1", ring, Geometry(), s3, Metrics(), 4)
+            exits.push_async_callback(origin.close)
+            yield origin, lambda key, data: _nothing(self.server.put(BUCKET, key, data))
+
+
+class TestRingOriginWhoseRingIsGone(TestRingOrigin):
+    node_count = 0
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Real node processes for tests: started on free ports, ended by their own handles."""
+"""Real nodes and sidecars for tests: started on free ports, ended by their own handles."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ class NodeProcess:
     environment: dict[str, str] = field(default_factory=dict)
     child: subprocess.Popen[str] | None = None
 
+    def role(self) -> tuple[str, ...]:
+        """The command, and whom it belongs with."""
+        return "node", "--members", self.members
+
     def start(self) -> None:
         """Start it; returns at once. Wait with `ready`."""
         command = [
-            sys.executable, "-m", "cachesvc.cli", "node", "--node-id", self.node_id,
+            sys.executable, "-m", "cachesvc.cli", *self.role(), "--node-id", self.node_id,
             "--data-dir", str(self.data), "--lane", self.lane, "--grpc", self.grpc,
-            "--admin", self.admin, "--members", self.members, "--origin-endpoint", self.origin,
+            "--admin", self.admin, "--origin-endpoint", self.origin,
             "--log-level", "warning", *self.options,
         ]  # fmt: skip
         with (self.data.parent / f"{self.node_id}.log").open("a") as log:
@@ -73,6 +77,13 @@ class NodeProcess:
         self.child.communicate(timeout=READY_TIMEOUT_S)
         return self.child.returncode
 
+    def end(self) -> None:
+        """kill -9, if it runs, and give back what it was started with."""
+        if self.child is not None and self.child.poll() is None:
+            self.kill()
+        if self.child is not None and self.child.stdout is not None:
+            self.child.stdout.close()
+
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; `name` may be the beginning of the line."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
@@ -80,6 +91,15 @@ class NodeProcess:
         return sum(
             float(line.rpartition(" ")[2]) for line in lines if line.startswith("cachesvc_" + name)
         )
+
+
+class SidecarProcess(NodeProcess):
+    """One `cachesvc sidecar`, whose ring is that of `members`."""
+
+    __slots__ = ()
+
+    def role(self) -> tuple[str, ...]:
+        return "sidecar", "--ring", self.members
 
 
 class Cluster:
@@ -130,7 +150,4 @@ class Cluster:
         _trace: TracebackType | None,
     ) -> None:
         for node in self.nodes:
-            if node.child is not None and node.child.poll() is None:
-                node.kill()
-            if node.child is not None and node.child.stdout is not None:
-                node.child.stdout.close()
+            node.end()

@@ -27,6 +27,9 @@ class Nowhere:
     def landed(self, count_bytes: int) -> None:
         raise AssertionError("nothing lands")
 
+    def from_peer(self) -> None:
+        raise AssertionError("the object store is no peer")
+
 
 @pytest.mark.parametrize("host", ["a..b.example.com", "a" * 70 + ".example.com", "bücher.example"])
 def test_a_host_that_cannot_be_one_fails_its_attempt(host: str) -> None:

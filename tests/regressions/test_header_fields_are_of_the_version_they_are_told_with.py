@@ -34,7 +34,7 @@ class Origin(MemoryOrigin):
         self.go = {OLD: asyncio.Event(), NEW: asyncio.Event()}
         self._table = table
 
-    async def head(self, name: ObjectName) -> ObjectVersion:
+    async def head(self, name: ObjectName, max_age_s: float = 0.0) -> ObjectVersion:
         self.sent_count += 1
         version, asked_at = self.current, float(self.sent_count)
         self.sent.set()

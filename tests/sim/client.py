@@ -281,6 +281,9 @@ class _Direct:
     def landed(self, count_bytes: int) -> None:
         assert count_bytes <= len(self.view)
 
+    def from_peer(self) -> None:
+        raise AssertionError("the object store is no peer")
+
 
 def _header(item: Item) -> tuple[bytes, int]:
     assert isinstance(item, tuple), "bytes where a header was due"

@@ -34,6 +34,9 @@ class Watched:
     def landed(self, count_bytes: int) -> None:
         self._sink.landed(count_bytes)
 
+    def from_peer(self) -> None:
+        self._sink.from_peer()
+
     def found(self, version: ObjectVersion) -> None:
         self._told(version)
         self._sink.found(version)
@@ -42,13 +45,15 @@ class Watched:
 class NodeOrigin:
     """The origin as one node sees it (origin.base.Origin)."""
 
+    age_share = 0.0
+
     def __init__(self, node: SimNode) -> None:
         self._node = node
         self._origin = node.world.origin
         self._flying: list[tuple[ObjectVersion, ByteRange, Sink]] = []
 
-    async def head(self, name: ObjectName) -> ObjectVersion:
-        version = await self._origin.head(name)
+    async def head(self, name: ObjectName, max_age_s: float = 0.0) -> ObjectVersion:
+        version = await self._origin.head(name, max_age_s)
         await asyncio.sleep(self._node.world.setup.latency_s * self._node.world.rng.random() * 3)
         return version
 
@@ -56,7 +61,9 @@ class NodeOrigin:
         with self._flight(version, wanted, sink):
             await self._origin.fetch(version, wanted, sink)
 
-    async def probe(self, name: ObjectName, wanted: ByteRange, sink: ProbeSink) -> bool:
+    async def probe(
+        self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, max_age_s: float = 0.0
+    ) -> bool:
         with ExitStack() as exits:
             self._node.world.trace("probe", self._node.node_id, name.key, wanted.start, wanted.end)
             self._node.world.count("probed")
@@ -65,7 +72,7 @@ class NodeOrigin:
                 cut = ByteRange(wanted.start, min(wanted.end, version.size_bytes))
                 exits.enter_context(self._flight(version, cut, sink))
 
-            return await self._origin.probe(name, wanted, Watched(sink, found))
+            return await self._origin.probe(name, wanted, Watched(sink, found), max_age_s)
 
     @contextmanager
     def _flight(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> Iterator[None]:

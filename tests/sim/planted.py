@@ -121,8 +121,8 @@ def the_client_believes_a_version_too_long() -> Patch:
 def an_early_head_is_joined() -> Patch:
     real = Versions._ask
 
-    async def ask(self: Versions, name: Any, not_before: float, probe: Any) -> Any:
-        return await real(self, name, float("-inf"), probe)
+    async def ask(self: Versions, name: Any, asked_at: float, limit_s: float, probe: Any) -> Any:
+        return await real(self, name, asked_at, float("inf"), probe)
 
     return Versions, "_ask", ask
 

@@ -1,0 +1,326 @@
+"""The ring of nodes as an Origin: what stands behind a sidecar. Behind the ring stands S3 itself.
+
+Rules
+- Whom to ask, in what order, and whom to leave alone for how long is the client's logic
+  (cachesvc_client: router, failover, meeting); this is one more driver of it, on the event loop.
+  So a ring that is gone costs a read nothing, and is found again when it is back.
+- Bytes are believed once they match their checksums; what does not is asked for elsewhere. What has
+  landed is never received again (arrival.py).
+- Once the nodes say that S3 fails, and the logic's patience is over, S3 is not asked again here.
+- Listings and what may not be cached are no business of the ring: S3 is asked.
+
+Story: `head`, `fetch` and `probe` make the logic's steps; `_perform` does what they ask for: a
+request to a node on a fill thread, which receives straight into the sink, or a call of S3's origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from threading import Lock
+from typing import Any, TypeVar
+
+import structlog
+from cachesvc_client.config import ClientConfig, configured
+from cachesvc_client.connection import Connection
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Steps
+from cachesvc_client.failover import Failover
+from cachesvc_client.hello import Welcome
+from cachesvc_client.lane import Lane
+from cachesvc_client.meeting import Meeting
+from cachesvc_client.router import Router
+from cachesvc_client.script import Script
+from cachesvc_client.verified import Verified
+from cachesvc_client.versions import VersionCache
+
+from cachesvc.aside import let_go
+from cachesvc.core.errors import (
+    CacheError,
+    CorruptAnswer,
+    NodeUnavailable,
+    NotCacheable,
+    OriginError,
+    ProtocolError,
+    RangeError,
+    Retry,
+)
+from cachesvc.core.request import ReadRequest, StatRequest
+from cachesvc.core.ring import MemberTable
+from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion, Source
+from cachesvc.metrics import Metrics
+from cachesvc.origin.arrival import Arrival, Discovery, Onward
+from cachesvc.origin.base import BypassStream, Listing, Origin, ProbeSink, Sink
+
+AGE_SHARE = 0.6  # decision 19
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+def ring_config(ring: str, token: str, max_gets: int) -> ClientConfig:
+    """How to reach a ring: HOST:PORT,... of any of its nodes; others are learned from them.
+
+    Raises:
+        ValueError: no address, or one that is not of a TCP lane.
+    """
+    if not ring or ring.startswith("grpc://") or "unix://" in ring:
+        raise ValueError(f"{ring!r} is no ring: write the lanes of its nodes, HOST:PORT,...")
+    return configured(ring, token=token, max_idle_sockets=max_gets, version_cache_count=0)
+
+
+class _Use:
+    """The connection that a fill thread uses for one request; `stop` ends it from elsewhere."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._connection: Connection | None = None
+        self._stopped = False
+
+    def __call__(self, connection: Connection | None) -> None:
+        with self._lock:
+            if connection is not None and self._stopped:
+                raise NodeUnavailable("nobody wants the answer any more")
+            self._connection = connection
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._connection is not None:
+                self._connection.abort()
+
+
+class RingOrigin:
+    """An `origin.base.Origin` over a ring. Belongs to one event loop; opens nothing before `start`
+    or the first call.
+
+    me: the sidecar's id, named in errors. behind: S3, which is closed with this. geometry: of this
+    side; a ring with another one is not read.
+    """
+
+    age_share = AGE_SHARE
+
+    def __init__(
+        self,
+        me: str,
+        config: ClientConfig,
+        geometry: Geometry,
+        behind: Origin,
+        metrics: Metrics,
+        max_gets: int = 32,
+    ) -> None:
+        self._me = me
+        self._geometry = geometry
+        self._behind = behind
+        self._metrics = metrics
+        clock = time.monotonic
+        self._router = Router(
+            MemberTable(),
+            geometry,
+            clock=clock,
+            owner_tries=config.owner_tries,
+            eject_ms=config.eject_ms,
+            eject_max_ms=config.eject_max_ms,
+        )
+        self._lane = Lane(config, Verified())
+        self._meeting = Meeting(config, self._router, self._lane, config.endpoints, self._check)
+        self._script = Script(self._router, VersionCache(0, clock), config, clock)
+        self._threads = ThreadPoolExecutor(max_gets, thread_name_prefix="ring")
+        self._uses: set[_Use] = set()
+        self._closed = False
+        self._around = False  # S3 was asked because no node could answer
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """The lanes of the ring's members, as far as any are known."""
+        return [one.lane_address for one in self._router.table.members] or self._meeting.endpoints
+
+    async def start(self) -> None:
+        """Meet the ring now rather than at the first call. Fails if S3's origin does, never because
+        the ring is not there.
+        """
+        try:
+            await self._perform(Refresh())
+        except CacheError as error:
+            log.warning("the ring was not met; reading the origin itself", why=str(error))
+
+    async def head(self, name: ObjectName, max_age_s: float = 0.0) -> ObjectVersion:
+        """See `Origin.head`."""
+        request, direct = StatRequest(name, max_age_s), AskOrigin(name, None)
+        reply = await self._drive(name, lambda ask: ask.keeper(request, None, direct))
+        return reply.version
+
+    async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
+        """See `Origin.fetch`. Also raises NotCacheable for a version without a strong ETag."""
+        name, span = version.name, (wanted.start, wanted.end)
+        if not version.cacheable:
+            raise NotCacheable(f"{name}: ETag {version.etag!r} is not strong: use a bypass")
+        arrival = Arrival(wanted, sink, version)
+        await self._drive(name, lambda ask: ask.fetch(version, [span], arrival))
+
+    async def probe(
+        self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, max_age_s: float = 0.0
+    ) -> bool:
+        """See `Origin.probe`."""
+        span, arrival = (wanted.start, wanted.end), Discovery(wanted, sink)
+        request = ReadRequest(name, (span,), max_age_s=max_age_s)
+        direct = AskOrigin(name, None, *span, arrival)
+        try:
+            await self._drive(name, lambda ask: ask.keeper(request, arrival, direct))
+        except (RangeError, NotCacheable):
+            if arrival.version is not None:
+                raise
+        return arrival.version is not None
+
+    def stream(
+        self, name: ObjectName, start: int, end: int | None
+    ) -> AbstractAsyncContextManager[BypassStream]:
+        """See `Origin.stream`."""
+        return self._behind.stream(name, start, end)
+
+    async def list(
+        self, bucket: str, prefix: str, delimiter: str, token: str | None, limit_count: int
+    ) -> Listing:
+        """See `Origin.list`."""
+        return await self._behind.list(bucket, prefix, delimiter, token, limit_count)
+
+    async def close(self) -> None:
+        """Give back connections and threads, and close what is behind. Fetches under way fail."""
+        self._closed = True
+        for use in self._uses:
+            use.stop()
+        self._lane.close()
+        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
+        await self._behind.close()
+
+    # -- driving the client's logic
+
+    async def _drive(self, name: ObjectName, make: Callable[[Failover], Steps[T]]) -> T:
+        """Run the steps of one request to their end. Errors name the sidecar."""
+        try:
+            return await self._run(self._whole(Failover(self._script, name), make))
+        except CacheError as error:
+            named = type(error)(f"{error.message} (through the sidecar {self._me})")
+        raise named  # and not from the other, whose traceback holds the sink's memory
+
+    @staticmethod
+    def _whole(ask: Failover, make: Callable[[Failover], Steps[T]]) -> Steps[T]:
+        yield from ask.meet()
+        value = yield from make(ask)
+        yield from ask.catch_up()
+        return value
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    result = await self._perform(effect)
+                except CacheError as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            steps.close()
+
+    async def _perform(self, effect: Effect) -> Any:
+        """The contract of a driver (effects.py)."""
+        if isinstance(effect, Ask):
+            return await self._ask(effect)
+        if isinstance(effect, AskOrigin):
+            return await self._ask_behind(effect)
+        if isinstance(effect, Refresh):
+            return await self._on_thread(lambda _: self._meeting.refresh(effect.member))
+        raise AssertionError("a block has one owner: nothing is asked of several at a time")
+
+    async def _ask(self, effect: Ask) -> Reply:
+        arrival, request = effect.target, effect.request
+        assert arrival is None or isinstance(arrival, Arrival), "a target of our own"
+        if arrival is not None and isinstance(request, ReadRequest):
+            if arrival.version is not None and not arrival.rest.length_bytes:
+                return Reply(arrival.version)
+            request = arrival.named(request)
+        before_bytes = arrival.landed_bytes if arrival else 0
+        count = self._metrics.ring_requests.labels
+        op = "stat" if arrival is None else "read"
+        try:
+            reply = await self._on_thread(
+                lambda use: self._lane.ask(effect.member, request, arrival, self._router.epoch, use)
+            )
+            if arrival is not None and arrival.version is not None:
+                arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
+        except CacheError as error:
+            count(op, _result(error)).inc()
+            raise
+        finally:
+            if arrival is not None:
+                self._metrics.ring_bytes.inc(arrival.landed_bytes - before_bytes)
+        count(op, "answered").inc()
+        self._see(around=False, why=None)
+        return reply
+
+    async def _ask_behind(self, effect: AskOrigin) -> Reply:
+        if self._closed:
+            raise OriginError(f"{effect.name}: the fetch was stopped: the origin was closed")
+        if effect.patience_s <= 0 and isinstance(effect.why, OriginError):
+            raise effect.why
+        self._see(around=True, why=effect.why)
+        arrival, name = effect.target, effect.name
+        self._metrics.ring_requests.labels("read" if arrival else "stat", "around").inc()
+        if arrival is None:
+            return Reply(await self._behind.head(name))
+        assert isinstance(arrival, Arrival), "a target of our own"
+        if arrival.version is not None:
+            await self._behind.fetch(arrival.version, arrival.rest, Onward(arrival))
+        elif not await self._behind.probe(name, arrival.wanted, Onward(arrival)):
+            raise NotCacheable(f"{name}: no version that can be cached")
+        assert arrival.version is not None, "what was fetched has a version"
+        return Reply(arrival.version, sources={Source.ORIGIN: arrival.landed_bytes})
+
+    async def _on_thread(self, work: Callable[[_Use], T]) -> T:
+        """What the work returns, from a fill thread. Comes back, cancelled or not, only when the
+        thread has let go of the sink.
+        """
+        if self._closed:
+            raise NodeUnavailable("the ring was closed")
+        use = _Use()
+        self._uses.add(use)
+        try:
+            future = self._threads.submit(work, use)
+            await let_go(future, use.stop)
+        finally:
+            self._uses.discard(use)
+        if future.cancelled():
+            raise NodeUnavailable("the ring was closed")
+        return future.result()
+
+    def _see(self, *, around: bool, why: CacheError | None) -> None:
+        """Tell the log when the ring is lost, and when it is back: readers do not notice."""
+        if around and not self._around:
+            said = str(why or self._meeting.trouble or self._router.trouble())
+            log.warning("no node could answer; reading the origin itself", why=said)
+        elif self._around and not around:
+            log.info("the ring answers again")
+        self._around = around
+
+    def _check(self, welcome: Welcome) -> None:
+        if welcome.geometry != self._geometry:
+            raise ProtocolError(
+                f"the ring of {welcome.node_id} has other blocks than this sidecar: upgrade the"
+                " older of them"
+            )
+        if any(member.node_id == self._me for member in welcome.table.members):
+            raise ProtocolError(f"{self._me} is a member of its own ring: give another --ring")
+
+
+def _result(error: CacheError) -> str:
+    if isinstance(error, CorruptAnswer | ProtocolError):
+        return "wrong"
+    if isinstance(error, NodeUnavailable):
+        return "unavailable"
+    return "error" if error.retry is Retry.ELSEWHERE else "answered"

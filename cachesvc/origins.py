@@ -1,0 +1,63 @@
+"""What stands behind a node or a sidecar: S3, or the ring and S3 behind that.
+
+With app.py the only one to name concrete origins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError
+
+from cachesvc.config import ConfigError, HostConfig, SidecarConfig
+from cachesvc.core.types import Geometry
+from cachesvc.metrics import Metrics
+from cachesvc.origin.base import Origin
+from cachesvc.origin.ring import RingOrigin, ring_config
+from cachesvc.origin.s3 import Heard, S3Origin
+from cachesvc.origin.s3_client import S3Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """origin: what misses go to. s3: the object store itself, last behind it. ring: the lanes of
+    the ring between the two; None: there is none.
+    """
+
+    origin: Origin
+    s3: S3Origin
+    ring: Callable[[], Sequence[str]] | None = None
+
+
+async def open_origins(
+    config: HostConfig,
+    me: str,
+    geometry: Geometry,
+    metrics: Metrics,
+    heard: Heard | None,
+    exits: AsyncExitStack,
+) -> Origins:
+    """Started, and closed by `exits`. me: the node's id. heard: told of HEADs of the object store.
+
+    Raises:
+        ConfigError: the endpoint, the credentials of the object store, or the ring.
+    """
+    settings = S3Settings(endpoint_url=config.origin_endpoint or None, max_gets=config.origin_gets)
+    s3 = S3Origin(settings, metrics, heard=heard)
+    exits.push_async_callback(s3.close)
+    try:
+        await s3.start()
+    except (ValueError, BotoCoreError) as error:
+        raise ConfigError(f"origin-endpoint: {error}") from error
+    if not isinstance(config, SidecarConfig):
+        return Origins(s3, s3)
+    try:
+        reached = ring_config(config.ring, config.read_token(), config.origin_gets)
+    except ValueError as error:
+        raise ConfigError(f"ring: {error}") from error
+    ring = RingOrigin(me, reached, geometry, s3, metrics, config.origin_gets)
+    exits.push_async_callback(ring.close)
+    await ring.start()
+    return Origins(ring, s3, lambda: ring.addresses)

@@ -1,0 +1,230 @@
+"""Whatever the nodes of a ring do, what lands is right: from the next node, or from S3."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from cachesvc.core.errors import CacheError, OriginError, Overloaded
+from cachesvc.core.types import ByteRange, ObjectName
+from cachesvc.metrics import Metrics
+from cachesvc.origin.memory import Fault, MemoryOrigin
+from cachesvc.origin.ring import RingOrigin, ring_config
+from cachesvc.wire import codec
+from cachesvc.wire.codec import ReadHead
+from cachesvc.wire.frame import Kind, encode
+from tests.integration.client_lane.behaviours import (
+    BAD,
+    close_in_mid_body,
+    error_in_mid_answer,
+    flipped_byte,
+    silent,
+)
+from tests.integration.client_lane.fake_node import Behaviour, Pair, Session, honest
+from tests.integration.client_lane.sample import (
+    DATA,
+    GEOMETRY,
+    NAME,
+    PAGE,
+    VERSION,
+    answer,
+    segment,
+)
+from tests.sinks import BufferSink, ProbeSink
+from tests.support import run, soon
+
+WHOLE = ByteRange(0, len(DATA))
+
+
+class RightSink(BufferSink):
+    """A sink whose bytes are the object's as far as they have landed, at every moment."""
+
+    def landed(self, count_bytes: int) -> None:
+        super().landed(count_bytes)
+        assert self.buffer[:count_bytes] == DATA[:count_bytes]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with ExitStack() as exits:
+        yield Pair(exits)
+
+
+Body = Callable[[RingOrigin, MemoryOrigin, Metrics], Awaitable[None]]
+
+
+def over(pair: Pair, body: Body) -> None:
+    """Run with a RingOrigin over the pair, and a store in memory behind it."""
+
+    async def work() -> None:
+        config = ring_config(f"{pair.first.address},{pair.second.address}", "", 4)
+        config = replace(config, silence_ms=150, hello_timeout_ms=150)
+        behind, metrics = MemoryOrigin(), Metrics()
+        behind.put(NAME, DATA, VERSION.etag)
+        origin = RingOrigin("sidecar-1", config, GEOMETRY, behind, metrics, 4)
+        try:
+            await origin.start()
+            await body(origin, behind, metrics)
+        finally:
+            await origin.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("behaviour", BAD, ids=lambda one: one.__name__)
+def test_whatever_a_node_does_the_next_one_is_asked_for_the_rest(
+    pair: Pair, behaviour: Behaviour
+) -> None:
+    pair.first.behave = behaviour
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        for _ in range(2):
+            sink = RightSink(len(DATA))
+            await origin.fetch(VERSION, WHOLE, sink)
+            assert sink.count_bytes == len(DATA)
+            assert sink.peer
+        found = ProbeSink(0, 1 << 20)
+        assert await origin.probe(NAME, ByteRange(0, 1 << 20), found)
+        assert found.buffer == DATA
+        assert behind.log == []
+
+    over(pair, body)
+
+
+@pytest.mark.parametrize("behaviour", BAD, ids=lambda one: one.__name__)
+def test_a_ring_that_is_wrong_or_gone_as_a_whole_is_gone_around(
+    pair: Pair, behaviour: Behaviour
+) -> None:
+    pair.first.behave = pair.second.behave = behaviour
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = RightSink(len(DATA))
+        await origin.fetch(VERSION, WHOLE, sink)
+        assert sink.count_bytes == len(DATA)
+        assert [one.op for one in behind.log] in (["get"], []), "goes_on_after_the_end is right"
+
+    over(pair, body)
+
+
+def test_what_has_landed_is_not_asked_for_again(pair: Pair) -> None:
+    def cut(session: Session, request: object) -> None:
+        end = 3 * PAGE
+        session.send(answer(ReadHead((segment(0, end),), VERSION), DATA[:end]))
+        error_in_mid_answer(session, request)  # type: ignore[arg-type]  # it looks at none
+
+    pair.first.behave = pair.second.behave = cut
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = RightSink(len(DATA))
+        await origin.fetch(VERSION, WHOLE, sink)
+        assert sink.count_bytes == len(DATA)
+        assert pair.first.requests[0].ranges == ((0, len(DATA)),)
+        assert {one.ranges for one in pair.second.requests} == {((3 * PAGE, len(DATA)),)}
+        assert [one.wanted for one in behind.log] == [ByteRange(3 * PAGE, len(DATA))]
+
+    over(pair, body)
+
+
+def test_a_probe_goes_on_with_the_version_that_it_found(pair: Pair) -> None:
+    def half(session: Session, request: object) -> None:
+        session.send(answer(ReadHead((segment(0, PAGE),), VERSION), DATA[:PAGE]))
+        session.sock.shutdown(socket.SHUT_RDWR)
+
+    pair.first.script = [half, half]
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = ProbeSink(0, 1 << 20)
+        assert await origin.probe(NAME, ByteRange(0, 1 << 20), sink, 5.0)
+        assert sink.version == VERSION
+        assert sink.buffer == DATA
+        asked = pair.first.requests + pair.second.requests
+        assert asked[0].version is None
+        assert asked[0].max_age_s == 5.0
+        assert all(one.version == VERSION for one in asked[1:])
+
+    over(pair, body)
+
+
+def test_wrong_bytes_are_counted(pair: Pair) -> None:
+    pair.first.script = [flipped_byte]
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+        count = metrics.registry.get_sample_value
+        labels = {"op": "read", "result": "wrong"}
+        assert count("cachesvc_ring_requests_total", labels) == 1
+        assert count("cachesvc_ring_bytes_total") == len(DATA)
+        assert [one.verify for one in pair.first.requests] == [False, True]
+
+    over(pair, body)
+
+
+def test_a_fetch_that_nobody_wants_any_more_ends_at_once(pair: Pair) -> None:
+    pair.first.behave = pair.second.behave = silent
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = RightSink(len(DATA))
+        fetch = asyncio.create_task(origin.fetch(VERSION, WHOLE, sink))
+        await soon(lambda: bool(pair.first.requests), "the node was asked")
+        fetch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+        sink.free()
+        pair.first.behave = honest
+        sink = RightSink(len(DATA))
+        await origin.fetch(VERSION, WHOLE, sink)
+        assert pair.second.requests == [], "the node was not thought to be down"
+
+    over(pair, body)
+
+
+def test_a_ring_that_says_that_s3_fails_is_believed(pair: Pair) -> None:
+    def failing(session: Session, request: object) -> None:
+        message = codec.pack_error_head(OriginError("S3 is silent"))
+        session.send(encode(Kind.READ_ANSWER, message.SerializeToString()))
+
+    pair.first.behave = pair.second.behave = failing
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        origin._script.config = replace(origin._script.config, origin_patience_ms=1)
+
+        def refuse(op: str, name: ObjectName, wanted: ByteRange | None) -> Fault | None:
+            raise Overloaded("not to be asked")
+
+        behind.before = refuse
+        with pytest.raises(CacheError, match=r"S3 is silent.*through the sidecar sidecar-1"):
+            await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+        assert len(pair.first.requests) + len(pair.second.requests) == 1
+
+    over(pair, body)
+
+
+def test_closing_ends_what_is_under_way(pair: Pair) -> None:
+    pair.first.behave = pair.second.behave = silent
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        fetch = asyncio.create_task(origin.fetch(VERSION, WHOLE, RightSink(len(DATA))))
+        await soon(lambda: bool(pair.first.requests), "the node was asked")
+        await origin.close()
+        with pytest.raises(CacheError):
+            await fetch
+
+    over(pair, body)
+
+
+def test_the_ring_is_found_again_after_a_connection_was_cut(pair: Pair) -> None:
+    pair.first.script = [close_in_mid_body]
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        for _ in range(2):
+            sink = RightSink(len(DATA))
+            await origin.fetch(VERSION, WHOLE, sink)
+            assert sink.count_bytes == len(DATA)
+        assert behind.log == []
+
+    over(pair, body)
