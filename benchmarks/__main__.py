@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks import (
     cold_fill,
+    cold_range,
     environment,
     fill,
     grpc_read,
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "grpc-sweep": grpc_sweep.run,
     "fill": fill.run,
     "landing": landing.run,
+    "cold-range": cold_range.run,
     "restart": restart.run,
 }
 WORKLOADS: dict[str, Callable[[Bench, Path], Outcome]] = {
