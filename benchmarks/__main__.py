@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,9 @@ from rich.table import Table
 
 from benchmarks import (
     cold_fill,
+    cold_range,
     environment,
+    extents,
     fill,
     grpc_read,
     grpc_sweep,
@@ -37,6 +40,8 @@ from benchmarks import (
     parquet,
     restart,
     safetensors_load,
+    sending,
+    sockets,
     stalled,
     stampede,
 )
@@ -55,6 +60,10 @@ BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "grpc-sweep": grpc_sweep.run,
     "fill": fill.run,
     "landing": landing.run,
+    "cold-range": cold_range.run,
+    "sending": sending.run,
+    "sockets": sockets.run,
+    "extents": extents.run,
     "restart": restart.run,
 }
 WORKLOADS: dict[str, Callable[[Bench, Path], Outcome]] = {
@@ -95,15 +104,27 @@ def main(
     console = Console(width=None if Console().is_terminal else 240)
     outcomes: dict[str, Outcome] = {}
     figures: dict[str, dict[str, Any]] = {}
+    broken = []
     for name in wanted:
         print(f"{name} ...", flush=True)
-        with tempfile.TemporaryDirectory(prefix="cachesvc-bench-") as work:
+        try:
+            with tempfile.TemporaryDirectory(prefix="cachesvc-bench-") as work:
+                if name in WORKLOADS:
+                    outcomes[name] = WORKLOADS[name](bench, Path(work))
+                else:
+                    figures[name] = BENCHMARKS[name](Path(work), rounds)
+        except Exception as error:  # the others are worth their figures all the same
+            traceback.print_exc()
+            broken.append(name)
+            why = f"failed: {type(error).__name__}: {error}"
             if name in WORKLOADS:
-                outcomes[name] = WORKLOADS[name](bench, Path(work))
-                print_outcome(console, name, outcomes[name])
+                outcomes[name] = Outcome("", skipped={"all": why})
             else:
-                figures[name] = BENCHMARKS[name](Path(work), rounds)
-                console.print(_table(name, figures[name]))
+                figures[name] = {"all": why}
+        if name in WORKLOADS:
+            print_outcome(console, name, outcomes[name])
+        else:
+            console.print(_table(name, figures[name]))
     marks = all_marks(Found(outcomes, figures))
     print_marks(console, marks)
     facts = _facts(bench, time.monotonic() - started) | facts
@@ -122,6 +143,8 @@ def main(
     (folder / "benchmarks.md").write_text(document(intro, facts, outcomes, tables, marks))
     (folder / "benchmarks.svg").write_text(_plot(outcomes))
     print(f"written to {output}, {os.path.relpath(folder)}/benchmarks.md and its plot")
+    if broken:
+        sys.exit(f"failed: {', '.join(broken)}; see above")
 
 
 def _plot(outcomes: Mapping[str, Outcome]) -> str:

@@ -32,7 +32,12 @@ PEERS = {
     "s3fs": "s3fs",
     "safetensors": "safetensors",
 }
-DEBIAN = {"nginx": "nginx-light", "redis-server": "redis-server", "varnishd": "varnish"}
+DEBIAN = {
+    "nginx": "nginx-light",
+    "redis-server": "redis-server",
+    "varnishd": "varnish",
+    "openssl": "openssl",
+}
 _CONSTRAINTS = ("constraints.txt", "benchmarks/constraints.txt")
 _STEP_LIMIT_S = 600
 

@@ -78,6 +78,8 @@ def process(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
 
 
 @contextmanager

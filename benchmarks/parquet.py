@@ -5,7 +5,8 @@ configurations: the local disk cold and hot; S3 directly; the cache cold; the ca
 reader cold (a new process); and six readers at once. pyarrow reads through each. The scan reads and
 sums every column of every row group; the scattered read takes single columns of single row groups,
 512 KiB each, drawn by chance. The table has 64 MiB; the origin is shaped as for the cold fill.
-Neither pyarrow's nor the caches' readers know the table from before.
+Neither pyarrow's nor the caches' readers know the table from before. The ceilings move the bytes
+of the file in 8 MiB ranges, and parse nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import subprocess
 from pathlib import Path
 
 from benchmarks import origin_log
-from benchmarks.catalog import System
+from benchmarks.catalog import CEILINGS, SYSTEMS, System
 from benchmarks.environment import ROOT
-from benchmarks.job import Job
+from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, usable
 from benchmarks.objects import warm
 from benchmarks.peers import Servers
@@ -58,7 +59,7 @@ def run(bench: Bench, work: Path) -> Outcome:
         outcome.skipped["all"] = lacking
         return outcome
     rows = GROUP_ROWS * (4 if bench.quick else 16)
-    names = ("node", "nginx cache", "origin")
+    names = ("node", "sendfile", "nginx cache", "origin")
     with Servers(bench.environment, work, names, shape=origin_log.SHAPE) as servers:
         bucket = servers.root / "bench"
         path = bucket / _BASE
@@ -68,7 +69,8 @@ def run(bench: Bench, work: Path) -> Outcome:
         )  # fmt: skip
         os.utime(path, (path.stat().st_mtime - 3600,) * 2)
         warm(servers, [_BASE], path.stat().st_size)
-        one = usable(bench, outcome, servers, [*_COLD, *_HOT])
+        ceilings = [SYSTEMS[name] for name in CEILINGS]
+        one = usable(bench, outcome, servers, [*ceilings, *_COLD, *_HOT])
         six = [system for system in one if system not in _COLD and system.reader != "s3fs"]
         for workload, reads in ((SCAN, 0), (SCATTER, 8 if bench.quick else 32)):
             run_case(bench, outcome, servers, one, _case(servers, path, workload, reads, 1))
@@ -84,9 +86,16 @@ def _case(servers: Servers, path: Path, workload: str, reads: int, readers: int)
             key = origin_log.new_key(servers.origin, path.parent, _BASE, key)
         elif system in _COLD:
             _uncached(path)
+        size_bytes = path.stat().st_size
+        if system.name in CEILINGS:
+            ceiling = Job(
+                "ranges", system.reader, [key], size_bytes, addresses(servers, system),
+                range_bytes=8 * MIB, folder=str(path.parent), tagged=False,
+            )  # fmt: skip
+            return [ceiling] * readers
         return [
             Job(
-                "table", system.reader, [key], path.stat().st_size, addresses(servers, system),
+                "table", system.reader, [key], size_bytes, addresses(servers, system),
                 folder=str(path.parent), seed=number * readers + reader, extra={"reads": reads},
             )
             for reader in range(readers)

@@ -119,14 +119,24 @@ class Servers:
             "redis": self._redis,
             "sendfile": self._sendfile,
         }
-        programs = {"varnish": "varnishd", "redis": "redis-server", "nginx cache": "nginx"}
+        programs = {
+            "nginx": "nginx",
+            "nginx cache": "nginx",
+            "varnish": "varnishd",
+            "redis": "redis-server",
+        }
         try:
             for name in self._names:
                 reason = self._environment.lacking([programs.get(name, name)])
                 if reason:
                     self.missing[name] = reason
-                else:
+                    continue
+                try:
                     self.running[name] = starts[name]()
+                except (OSError, RuntimeError) as error:
+                    if name not in programs:
+                        raise
+                    self.missing[name] = f"{name} could not be started: {error}"
         except BaseException:
             self._exits.close()
             raise
@@ -214,11 +224,11 @@ def store_in_redis(address: str, key: str, file: Path) -> None:
 
 def version_of(program: str) -> str:
     """What a server says of its version, or nothing."""
-    option = {"nginx": "-v", "redis-server": "--version", "varnishd": "-V"}[program]
+    options = {"nginx": "-v", "redis-server": "--version", "varnishd": "-V", "openssl": "version"}
     if shutil.which(program) is None:
         return ""
     done = subprocess.run(
-        [program, option], check=False, capture_output=True, text=True, timeout=10
+        [program, options[program]], check=False, capture_output=True, text=True, timeout=10
     )
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0] if lines else ""

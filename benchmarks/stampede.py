@@ -10,7 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import origin_log
-from benchmarks.catalog import GRPC, LANE, LANE_RAW, NGINX_CACHE, SYSTEMS, UNIX, VARNISH, System
+from benchmarks.catalog import (
+    CEILINGS,
+    GRPC,
+    LANE,
+    LANE_RAW,
+    NGINX_CACHE,
+    SYSTEMS,
+    UNIX,
+    VARNISH,
+    System,
+)
 from benchmarks.job import MIB, Job
 from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, usable
 from benchmarks.objects import make_object
@@ -19,14 +29,15 @@ from benchmarks.peers import Servers
 PROCESSES, THREADS = 8, 8
 CASE = "64 clients, one cold object of 32 MiB"
 _DIRECT = System("direct, raw HTTP", "http_raw", "origin")
+_CACHES = (LANE_RAW, LANE, GRPC, UNIX, NGINX_CACHE, VARNISH)
 _BASE = "stampede"
 
 
 def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome.noted(__doc__)
     object_bytes = (8 if bench.quick else 32) * MIB
-    names = ("node", "nginx cache", "varnish", "origin")
-    systems = [SYSTEMS[name] for name in (LANE_RAW, LANE, GRPC, UNIX, NGINX_CACHE, VARNISH)]
+    names = ("node", "sendfile", "nginx cache", "varnish", "origin")
+    systems = [SYSTEMS[name] for name in (*CEILINGS, *_CACHES)]
     with Servers(bench.environment, work, names, shape=origin_log.SHAPE) as servers:
         bucket = servers.root / "bench"
         make_object(bucket / _BASE, 0, object_bytes)
@@ -34,8 +45,11 @@ def run(bench: Bench, work: Path) -> Outcome:
         keys: dict[str, str] = {}  # what each system read last
 
         def jobs(system: System, number: int) -> list[Job]:
-            key = f"stampede-{system.name}-{number}"
-            key = keys[system.name] = origin_log.new_key(servers.origin, bucket, _BASE, key)
+            key = _BASE
+            if system.name not in CEILINGS:
+                key = f"stampede-{system.name}-{number}"
+                key = origin_log.new_key(servers.origin, bucket, _BASE, key)
+            keys[system.name] = key
             origin_log.forget(servers.origin)
             job = Job(
                 "ranges", system.reader, [key], object_bytes, addresses(servers, system),
@@ -44,6 +58,8 @@ def run(bench: Bench, work: Path) -> Outcome:
             return [job] * PROCESSES
 
         def after(system: System, _: int) -> dict[str, float]:
+            if system.name in CEILINGS:
+                return {}
             return origin_log.gets(servers.origin, keys[system.name], object_bytes)
 
         systems = usable(bench, outcome, servers, [*systems, _DIRECT])

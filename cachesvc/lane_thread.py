@@ -232,9 +232,8 @@ class LaneThread(Thread):
         """Take over a new connection (on this thread)."""
         sock.setblocking(False)
         connection = Connection(sock, self)
-        if not connection.local:
-            with contextlib.suppress(OSError):  # it may be gone already
-                _tune(sock)
+        with contextlib.suppress(OSError):  # it may be gone already
+            _tune(sock)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, connection.mask)
         if self._stopping:
@@ -386,6 +385,9 @@ class LaneThread(Thread):
 
 
 def _tune(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SAME_HOST_BUFFER_BYTES)
+        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE.items():

@@ -12,8 +12,8 @@ Rules
   checksum of the part; a whole page goes from the file with its stored checksum, which the receiver
   checks. So no byte leaves without a checksum that was made when it came from the origin.
 - A page that fails its check is a miss: the block is dropped and filled again.
-- Whoever takes descriptors waits until the pages are stored, so that all share the page cache's one
-  copy, checks whole pages itself, and gets bytes only of what the store would not take.
+- Whoever takes descriptors checks whole pages itself. Who maps waits until they are stored, so that
+  all share the page cache's one copy; who copies gets bytes of what has landed, the sooner.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ class Way(Enum):
 
     PLAIN = 1
     CHECKED = 2
-    PASSED = 3
+    PASSED = 3  # all that the store takes: waited for
+    MIXED = 4  # what has landed before it is stored comes as bytes
+
+    @property
+    def passes(self) -> bool:
+        return self in (Way.PASSED, Way.MIXED)
 
 
 class Reader:
@@ -208,7 +213,7 @@ class Reader:
         segment = None
         try:
             if part.pages & ~pin.present == 0:
-                if way is Way.PASSED:
+                if way.passes:
                     segment = passed(pin, part, source)
                 else:
                     segment = self._from_pin(pin, part, source, way)
@@ -327,7 +332,7 @@ class Reader:
         run = wanted.run(present)
         if run is None:
             return None
-        if way is not Way.PASSED and (_checks_all(run, way) or not run.whole):
+        if not way.passes and (_checks_all(run, way) or not run.whole):
             return await self._aside(partial(self._stored, run, source, way))
         return self._stored(run, source, way)
 
@@ -348,7 +353,9 @@ class Reader:
 def _way(request: ReadRequest) -> Way:
     if request.verify:
         return Way.CHECKED
-    return Way.PASSED if request.descriptors else Way.PLAIN
+    if not request.descriptors:
+        return Way.PLAIN
+    return Way.MIXED if request.landed_as_bytes else Way.PASSED
 
 
 def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:

@@ -33,7 +33,8 @@ class ReadRequest:
 
     version: None for the current one, as StatRequest would give it. verify: the reader saw bytes
     that failed their checksum, so check every page before it is sent. bypass: one single origin GET
-    of the one range, stored nowhere. descriptors: the reader can take files in place of bytes.
+    of the one range, stored nowhere. descriptors: the reader can take files in place of bytes;
+    landed_as_bytes: but would rather have the bytes of what is not stored yet than wait for that.
 
     Raises:
         RangeError: no range, too many, or a bypass of more than one.
@@ -46,6 +47,7 @@ class ReadRequest:
     verify: bool = False
     bypass: bool = False
     descriptors: bool = False
+    landed_as_bytes: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < len(self.ranges) <= MAX_RANGES:

@@ -194,6 +194,7 @@ def pack_read(request: ReadRequest, epoch: int) -> bytes:
         bypass=request.bypass,
         epoch=epoch,
         descriptors=request.descriptors,
+        landed_as_bytes=request.landed_as_bytes,
     ).SerializeToString()
 
 
@@ -209,6 +210,7 @@ def unpack_read(message: cache_pb2.ReadRequest, *, passing: bool = False) -> Rea
         message.verify,
         message.bypass,
         passing and message.descriptors,
+        passing and message.landed_as_bytes,
     )
 
 

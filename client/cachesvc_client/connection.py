@@ -26,6 +26,7 @@ from cachesvc_client.hello import Welcome, hello, unpack_welcome
 from cachesvc_client.pace import TOO_SLOW, Pace
 
 _SMALL_HEAD_BYTES = PREFIX_BYTES + 512  # of a small frame: an ETag has 256 bytes at most
+_AWAITED_BYTES = 256 << 10  # of a large body, at a time (docs/decisions/0020)
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _TIMEVAL = struct.Struct("@ll")
 _FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
@@ -153,6 +154,19 @@ class Connection:
         """Receive exactly as many bytes as the view has."""
         if self._early:
             view = self._from_early(view)
+        if len(view) > _AWAITED_BYTES and not self.local:
+            # Where so much is still to come, be woken for no less: fewer gulps, the same bytes.
+            self._await(_AWAITED_BYTES)
+            self._fill(view[:-_AWAITED_BYTES])
+            self._await(1)
+            view = view[-_AWAITED_BYTES:]
+        self._fill(view)
+
+    def _await(self, count_bytes: int) -> None:
+        """Be woken once so much can be received; what comes slower is had at the time limit."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count_bytes)
+
+    def _fill(self, view: memoryview) -> None:
         while view:
             asked_s = time.monotonic()
             with self._patience:

@@ -100,9 +100,10 @@ class Lane:
         using: Using,
         passing: bool = True,
     ) -> Reply:
-        if passing and is_local(address) and isinstance(request, ReadRequest):
-            worth = passed.worth(request)
-            request = replace(request, descriptors=True) if worth else request
+        local = passing and is_local(address)
+        if local and isinstance(request, ReadRequest) and passed.worth(request):
+            copies = target is not None and not target.in_place
+            request = replace(request, descriptors=True, landed_as_bytes=copies)
         connection = self._take(address)
         if connection is not None:
             try:
@@ -205,7 +206,7 @@ class Lane:
                 if wrong:
                     again = replace(
                         request, ranges=tuple(wrong), version=reply.version,
-                        verify=True, descriptors=False,
+                        verify=True, descriptors=False, landed_as_bytes=False,
                     )  # fmt: skip
                     sources = Counter(self._read(connection, again, target, epoch).sources)
                     reply = replace(reply, sources=sources + Counter(reply.sources))

@@ -248,7 +248,8 @@ class SimNode:
         request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, raw))
         self._read_count += 1
         if self._read_count % FILES_EVERY == 0 and not request.verify:
-            request = replace(request, descriptors=True)
+            copies = self._read_count % (2 * FILES_EVERY) == 0
+            request = replace(request, descriptors=True, landed_as_bytes=copies)
         elif await self._small(channel, raw):
             return
         answer = self.reader.hit(request)

@@ -192,6 +192,7 @@ class ReadRequest(_message.Message):
     BYPASS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     DESCRIPTORS_FIELD_NUMBER: _builtins.int
+    LANDED_AS_BYTES_FIELD_NUMBER: _builtins.int
     max_age_plus_one_ms: _builtins.int
     """as in StatRequest; only where version is absent"""
     verify: _builtins.bool
@@ -201,6 +202,8 @@ class ReadRequest(_message.Message):
     epoch: _builtins.int
     descriptors: _builtins.bool
     """Unix lane only, elsewhere ignored: answer with descriptors of block files instead of bytes, as far as they are stored."""
+    landed_as_bytes: _builtins.bool
+    """With descriptors: what has landed and is not stored yet comes as bytes, at once, and not as a descriptor, later."""
     @_builtins.property
     def object(self) -> Global___ObjectName: ...
     @_builtins.property
@@ -220,10 +223,11 @@ class ReadRequest(_message.Message):
         bypass: _builtins.bool = ...,
         epoch: _builtins.int = ...,
         descriptors: _builtins.bool = ...,
+        landed_as_bytes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass", b"bypass", "descriptors", b"descriptors", "epoch", b"epoch", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass", b"bypass", "descriptors", b"descriptors", "epoch", b"epoch", "landed_as_bytes", b"landed_as_bytes", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,6 +103,11 @@ def hang_after_the_header(session: Session, request: ReadRequest) -> None:
     session.wait_for_end()
 
 
+def hang_before_the_end(session: Session, request: ReadRequest) -> None:
+    session.send(answer(ReadHead((segment(0, len(DATA)),), VERSION), DATA[:-1], len(DATA)))
+    session.wait_for_end()
+
+
 def close_in_mid_body(session: Session, request: ReadRequest) -> None:
     session.send(answer(ReadHead((segment(0, len(DATA)),), VERSION), DATA[:1000], len(DATA)))
     session.sock.shutdown(socket.SHUT_RDWR)
@@ -129,6 +134,7 @@ def error_in_mid_answer(session: Session, request: ReadRequest) -> None:
 BAD: list[Behaviour] = [
     flipped_byte, no_checksums, unchecked_bypass, short_answer, no_bytes_at_all, too_long,
     reordered, overlapping, body_unlike_header, oversized_frame, oversized_header, no_frame,
-    no_protobuf, wrong_kind, two_versions, no_version, hang_after_the_header, close_in_mid_body,
-    close_at_once, silent, overloaded, error_in_mid_answer, goes_on_after_the_end,
+    no_protobuf, wrong_kind, two_versions, no_version, hang_after_the_header, hang_before_the_end,
+    close_in_mid_body, close_at_once, silent, overloaded, error_in_mid_answer,
+    goes_on_after_the_end,
 ]  # fmt: skip

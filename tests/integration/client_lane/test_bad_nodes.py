@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cachesvc.core.errors import CacheError
+from cachesvc.core.request import ReadRequest
+from cachesvc.wire.codec import ReadHead
 from tests.integration.client_lane.behaviours import BAD, flipped_byte, goes_on_after_the_end
-from tests.integration.client_lane.fake_node import Behaviour, Pair
-from tests.integration.client_lane.sample import DATA, URI
+from tests.integration.client_lane.fake_node import Behaviour, Pair, Session
+from tests.integration.client_lane.sample import DATA, URI, VERSION, answer, segment
 
 
 @pytest.mark.parametrize("behaviour", BAD, ids=lambda one: one.__name__)
@@ -23,6 +25,20 @@ def test_whatever_a_node_does_the_bytes_come_right_from_the_next(
     buffer = bytearray(len(DATA))
     assert client.readinto(URI, buffer) == len(DATA)
     assert buffer == DATA
+
+
+def test_a_large_body_in_small_pieces_is_received_whole(pair: Pair) -> None:
+    def in_pieces(session: Session, request: ReadRequest) -> None:
+        head = ReadHead((segment(0, len(DATA)),), VERSION, last=True)
+        session.send(answer(head, b"", len(DATA)))
+        for start in range(0, len(DATA), 7_000):
+            session.send(DATA[start : start + 7_000])
+
+    pair.first.behave = in_pieces
+    client = pair.client()
+    for _ in range(3):
+        assert client.read(URI) == DATA
+    assert pair.second.requests == []
 
 
 def test_flipped_bytes_are_asked_for_again_checked_by_the_same_node(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from pathlib import Path
 
@@ -65,6 +66,60 @@ def test_an_answer_passes_files_that_can_only_be_read(
                     first = os.pread(file, GEOMETRY.page_bytes, page * GEOMETRY.page_bytes)
                     assert one.checksums[:8] == checksum(first[: block.page_length_bytes(page)])
         assert found == DATA[100 : END - 7]
+
+
+def test_what_lands_comes_as_bytes_and_what_is_stored_as_files(
+    node: InProcessNode, tmp_path: Path
+) -> None:
+    node.put(DATA)
+    block_bytes = GEOMETRY.block_bytes
+    with RawClient(node).greeted() as tcp:
+        tcp.read((block_bytes, 2 * block_bytes))
+    with UnixRaw(tmp_path / "node.sock").greeted() as raw:
+        for known in (False, True):
+            raw.ask((100, END - 7), landed_as_bytes=True)
+            found, last, ways = b"", False, set()
+            while not last:
+                with raw.head() as (head, body, files):
+                    last = head.last
+                    for one in head.segments:
+                        ways.add((one.start // block_bytes, one.descriptor is not None))
+                        if one.descriptor is None:
+                            found += body
+                        else:
+                            found += os.pread(
+                                files[one.descriptor], one.length_bytes, one.file_offset
+                            )
+            assert found == DATA[100 : END - 7]
+            assert (1, True) in ways, "it was stored before"
+            assert ((0, False) in ways) != known
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_mixture_of_bytes_and_files_is_right_wherever_it_goes(
+    node: InProcessNode, client: CacheClient, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    spans = [(0, 70_000), (1 << 20, (1 << 20) + 200_000), (2_200_000, END)]
+    node.put(DATA)
+    write = node.store.write
+    taken = itertools.cycle([True] * (number % 3 + 1) + [False] * (number // 3))
+    monkeypatch.setattr(node.store, "write", lambda *what: next(taken) and write(*what))
+    for start, end in spans[number % 3 :]:
+        assert client.read(URI, start, end) == DATA[start:end]
+    match number % 4:
+        case 0:
+            buffer = bytearray(END)
+            assert client.readinto(URI, buffer) == END
+            assert buffer == DATA
+        case 1:
+            assert client.read_ranges(URI, spans) == [DATA[a:b] for a, b in spans]
+        case 2:
+            with client.map(URI) as region:
+                assert region[:] == DATA
+        case 3:
+            with client.map(URI, 5) as region:  # no page of the system begins there
+                assert region[:] == DATA[5:]
+    assert client.read(URI) == DATA
 
 
 def test_only_the_unix_lane_passes_files(node: InProcessNode) -> None:

@@ -1,4 +1,6 @@
-"""Reads that take descriptors: from the store, as soon as it has the pages, else from memory."""
+"""Reads that take descriptors: from the store, as soon as it has the pages, else from memory; those
+that would rather not wait for the store, from memory first.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,13 @@ def file_bytes(segment: Segment) -> bytes:
     return data[start - first : end - first]
 
 
-async def read(rig: Rig, *ranges: tuple[int, int | None]) -> tuple[bytes, list[bool]]:
-    """The bytes, and of each segment whether it was passed as a file."""
-    request = replace(read_of(*ranges), descriptors=True)
+async def read(
+    rig: Rig, *ranges: tuple[int, int | None], landed: bool = False
+) -> tuple[bytes, list[bool]]:
+    """The bytes, and of each segment whether it was passed as a file. landed: what has landed may
+    come as bytes.
+    """
+    request = replace(read_of(*ranges), descriptors=True, landed_as_bytes=landed)
     answer = rig.reader.hit(request) or await rig.reader.read(request)
     pieces, passed = [], []
     try:
@@ -83,6 +89,39 @@ def test_who_waits_for_files_gets_them_when_they_are_stored() -> None:
             assert [both[0][0], both[1], both[2][0]] == [DATA, DATA, DATA[5:1500]]
             assert all(both[0][1] + both[2][1])
             assert rig.origin.landed_bytes == END
+
+    run(body)
+
+
+def test_what_lands_comes_as_bytes_and_what_is_stored_as_files() -> None:
+    async def body() -> None:
+        for start, end in RANGES:
+            async with open_rig() as rig:
+                rig.origin.put(NAME, DATA)
+                await rig.read((0, GEOMETRY.block_bytes))
+                data, passed = await read(rig, (start, end), landed=True)
+                assert data == expected(start, end)
+                if (start, end) == (0, None):
+                    assert passed[:2] == [True, False], "block 0 is stored, block 1 lands"
+                data, passed = await read(rig, (start, end), landed=True)
+                assert data == expected(start, end)
+                assert all(passed)
+
+    run(body)
+
+
+def test_bytes_come_before_their_extent_is_whole() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            rig.origin.put(NAME, DATA)
+            request = replace(read_of((0, None)), descriptors=True, landed_as_bytes=True)
+            answer = await rig.reader.read(request)
+            first = await take(answer)
+            assert first is not None
+            assert first.file_offset is None
+            assert 0 < rig.origin.landed_bytes < GEOMETRY.block_bytes
+            assert taken_bytes(first, PAGE) == DATA[: first.length_bytes]
+            await answer.aclose()
 
     run(body)
 
@@ -145,7 +184,9 @@ def test_whatever_the_store_takes_and_evicts_the_bytes_are_right(
                     if dice.random() < 0.3:
                         assert await rig.read((start, end)) == DATA[start:end]
                     else:
-                        assert (await read(rig, (start, end)))[0] == DATA[start:end]
+                        landed = dice.random() < 0.5
+                        data, _ = await read(rig, (start, end), landed=landed)
+                        assert data == DATA[start:end]
 
             for _ in range(30):
                 await asyncio.gather(*(one() for _ in range(dice.randint(1, 5))))
