@@ -92,6 +92,11 @@ class Readahead:
     def under_way_bytes(self) -> int:
         return self._under_way_bytes
 
+    @property
+    def running(self) -> bool:
+        """Whether anything is read in order, so that hits may mean something."""
+        return bool(self._running)
+
     def hit(self, parts: list[Slice]) -> None:
         """A read was answered from the store. From any thread. Within what a stream has read it
         says nothing, and the loop is not woken: that takes longer than a small hit.
