@@ -2,7 +2,9 @@
 clients, the gateway's that of nginx.
 
 nginx serves the files of the origin's folder by sendfile; the node serves its block files. Both are
-hot in the page cache. Throughput in GB/s, server CPU in s/GiB, latency as p50 in us.
+hot in the page cache. Throughput in GB/s, server CPU in s/GiB, latency as p50 in us. While small
+ranges are read, a `nice -n 19` spinner runs on each core (spinner.py), and the systems take turns
+every SMALL_TURN reads, so that all meet the same moods of the machine.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ from benchmarks.harness import (
     children,
     cpu_seconds,
     dev_origin,
+    in_turn,
     interleaved,
     node,
     process,
     ratios,
 )  # fmt: skip
 from benchmarks.rawlane import RawHttp, RawLane
+from benchmarks.spinner import spinners
 from cachesvc.core.types import ObjectName
 from cachesvc.devorigin.ports import free_ports
 
 OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, SMALL_BYTES = 4, 128 * MIB, 8 * MIB, 4096
-SMALL_COUNT = 2000
+SMALL_COUNT, SMALL_TURN = 2000, 100
+Read = Callable[[int, int, memoryview], None]
 
 _NGINX = """
 daemon off; master_process on; worker_processes 1; pid {work}/nginx.pid; error_log {work}/error.log;
@@ -69,7 +74,7 @@ def nginx(root: Path, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple
         yield child, ("127.0.0.1", port)
 
 
-def _big(read: Callable[[int, int, memoryview], None], pid: int, cpu: list[float]) -> float:
+def _big(read: Read, pid: int, cpu: list[float]) -> float:
     """GB/s over all ranges of all objects; adds the server's CPU-s/GiB to `cpu`."""
     buffer = memoryview(bytearray(RANGE_BYTES))
     before, started = cpu_seconds(children(pid)), time.perf_counter()
@@ -82,16 +87,19 @@ def _big(read: Callable[[int, int, memoryview], None], pid: int, cpu: list[float
     return total / seconds / 1e9
 
 
-def _small(read: Callable[[int, int, memoryview], None]) -> float:
-    """p50 of one 4 KiB range, in us."""
+def _small(systems: dict[str, Read]) -> dict[str, float]:
+    """p50 of one 4 KiB range in us, by system: all read the same ranges, in turns."""
     buffer = memoryview(bytearray(SMALL_BYTES))
-    samples = []
-    for number in range(SMALL_COUNT):
-        start = number * 40503 * SMALL_BYTES % OBJECT_BYTES
-        before = time.perf_counter()
-        read(number % OBJECT_COUNT, start, buffer)
-        samples.append(time.perf_counter() - before)
-    return statistics.median(samples) * 1e6
+    samples: dict[str, list[float]] = {name: [] for name in systems}
+    for first in range(0, SMALL_COUNT, SMALL_TURN):
+        for name in in_turn(list(systems), first // SMALL_TURN):
+            read, mine = systems[name], samples[name]
+            for number in range(first, first + SMALL_TURN):
+                start = number * 40503 * SMALL_BYTES % OBJECT_BYTES
+                before = time.perf_counter()
+                read(number % OBJECT_COUNT, start, buffer)
+                mine.append(time.perf_counter() - before)
+    return {name: statistics.median(mine) * 1e6 for name, mine in samples.items()}
 
 
 def run(work: Path, rounds: int) -> dict[str, Any]:
@@ -133,14 +141,11 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
             },
             rounds,
         )
-        small = interleaved(
-            {
-                "lane": lambda: _small(from_lane),
-                "gateway": lambda: _small(from_gateway),
-                "nginx": lambda: _small(from_nginx),
-            },
-            rounds,
-        )
+        readers: dict[str, Read] = {
+            "lane": from_lane, "gateway": from_gateway, "nginx": from_nginx
+        }  # fmt: skip
+        with spinners():
+            small = [_small(readers) for _ in range(rounds + 1)][1:]
         lane.close()
         gateway.close()
         http.close()
@@ -155,7 +160,11 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         "8 MiB, lane server CPU-s/GiB": Figure.of(cpu["lane"][1:]).as_json(),
         "8 MiB, gateway server CPU-s/GiB": Figure.of(cpu["gateway"][1:]).as_json(),
         "8 MiB, nginx server CPU-s/GiB": Figure.of(cpu["nginx"][1:]).as_json(),
-        "4 KiB, lane p50 us": Figure.of(small["lane"]).as_json(),
-        "4 KiB, gateway p50 us": Figure.of(small["gateway"]).as_json(),
-        "4 KiB, nginx p50 us": Figure.of(small["nginx"]).as_json(),
+        **{
+            f"4 KiB, {name} p50 us": Figure.of([one[name] for one in small]).as_json()
+            for name in readers
+        },
+        "4 KiB, lane / nginx (mark: at most 1.0)": Figure.of(
+            [one["lane"] / one["nginx"] for one in small]
+        ).as_json(),
     }

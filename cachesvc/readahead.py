@@ -81,7 +81,8 @@ class Readahead:
         self._max_bytes = max_bytes
         self._owns = owns
         self._followed: OrderedDict[Key, _Followed] = OrderedDict()
-        self._running: frozenset[Key] = frozenset()  # versions that are read in order
+        # of the versions that are read in order and not to their ends yet
+        self._running: dict[Key, tuple[Stream, ...]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._under_way_bytes = 0
@@ -91,9 +92,21 @@ class Readahead:
     def under_way_bytes(self) -> int:
         return self._under_way_bytes
 
+    @property
+    def running(self) -> bool:
+        """Whether anything is read in order, so that hits may mean something."""
+        return bool(self._running)
+
     def hit(self, parts: list[Slice]) -> None:
-        """A read was answered from the store. From any thread."""
-        if self._running and parts and _key(parts[0].block.version) in self._running:
+        """A read was answered from the store. From any thread. Within what a stream has read it
+        says nothing, and the loop is not woken: that takes longer than a small hit.
+        """
+        if not self._running or not parts:
+            return
+        streams = self._running.get(_key(parts[0].block.version), ())
+        start, last = parts[0].object_start, parts[-1]
+        end = last.object_start + last.length_bytes
+        if streams and not any(one.began <= start and end <= one.next for one in streams):
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self.asked, parts)
 
@@ -113,13 +126,17 @@ class Readahead:
         length_bytes = sum(part.length_bytes for part in parts)
         stream = followed.sequence.read(parts[0].object_start, end, length_bytes)
         self._forget_lost(followed)
-        if stream is None or not stream.in_order:
-            return
-        ahead = followed.ahead.get(stream)
-        if ahead is None:
-            ahead = followed.ahead[stream] = _Ahead(block.version)
-            self._running |= {_key(block.version)}
-        self._bring_more(followed, stream, ahead, block)
+        if stream is not None and stream.in_order:
+            ahead = followed.ahead.setdefault(stream, _Ahead(block.version))
+            self._bring_more(followed, stream, ahead, block)
+        self._note_running(block.version, followed)
+
+    def _note_running(self, version: ObjectVersion, followed: _Followed) -> None:
+        streams = tuple(followed.ahead)
+        if any(stream.next < version.size_bytes for stream in streams):
+            self._running[_key(version)] = streams
+        else:
+            self._running.pop(_key(version), None)
 
     def left(self, version: ObjectVersion) -> None:
         """A reader of the version left in mid-answer, or failed."""
@@ -169,7 +186,7 @@ class Readahead:
         followed = self._followed.pop(key, None)
         if followed is not None:
             followed.cancel()
-            self._running -= {key}
+            self._running.pop(key, None)
 
     # -- where the next read begins
 

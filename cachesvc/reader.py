@@ -28,7 +28,7 @@ from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
 from cachesvc.bypass import Bypass
 from cachesvc.coalescer import Coalescer
-from cachesvc.core.blocks import Slice, slices
+from cachesvc.core.blocks import BlockRef, Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
@@ -97,7 +97,7 @@ class Reader:
         joiner = Joiner(store, coalescer, aside)
         self._join = joiner.join
         self.readahead = Readahead(joiner, readahead_bytes, owns)
-        self.small = SmallReads(store, geometry, self._checked_page, self._hit)
+        self.small = SmallReads(store, geometry, self._checked_page, self._hit_small)
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")
@@ -343,6 +343,11 @@ class Reader:
     def _hit(self, parts: list[Slice], sent: list[tuple[Source, int]]) -> None:
         self.readahead.hit(parts)
         self._count("hit", sent)
+
+    def _hit_small(self, block: BlockRef, start: int, end: int) -> None:
+        if self.readahead.running:
+            self.readahead.hit([Slice(block, start, end)])
+        self._count("hit", [(Source.DISK, end - start)])
 
     def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
         self._results[result].inc()

@@ -2,19 +2,23 @@
 
 Story: a lane gives every whole request that it receives to `answer` first. The bytes of the request
 are the key: what was answered before is sent again as it stands, header and body. Else the request
-is split by hand (wire/lone.py), the page is read and checked, and the answer is made and kept. What
-is anything but a stored range, within one page, of a version that the request names, is None, and
-the way of all other requests.
+is split by hand (wire/lone.py), the bytes are read and checked, and the answer is made and kept.
+The first read of a page checks all of it; later ones read and check the parts that they touch
+(parts.py). What is anything but a stored range, within one page, of a version that the request
+names, is None, and the way of all other requests.
 
 Rules
-- What is kept was checked when it was made, and rests on the block file that was open then. It is
-  good only while the store still has that very file open for the block: eviction, a failed check, a
-  lost device and a file closed for want of descriptors all end it. It is counted, and
-  eviction policy and readahead told, like any hit.
+- What is kept was checked when it was made, and rests on the block file that was open then, as do
+  the checksums of parts. Both are good only while the store still has that very file open for the
+  block: eviction, a failed check, a lost device and a file closed for want of descriptors all end
+  it. It is counted, and eviction policy and readahead told, like any hit.
+- Parts are read without a pin: should the file be closed meanwhile, the read fails, or its bytes do
+  not match, and the page is pinned and checked as a whole.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
-- At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Versions are
-  remembered once a block of theirs was found here, up to MAX_KNOWN_BYTES.
+- At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
+  remembered, with their checksums of parts, once they were found here, up to MAX_KNOWN_BYTES;
+  those that were found first go first.
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks is forgotten.
 """
 
@@ -22,54 +26,62 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
+from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
-from cachesvc.core.types import Geometry, Source
+from cachesvc.core.types import Geometry
 from cachesvc.disk.base import BlockFile
 from cachesvc.pins import Pin
 from cachesvc.store import Store
 from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
-MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked again
+MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked, nor pages be checked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
-Hit = Callable[[list[Slice], list[tuple[Source, int]]], None]
+_SUMS_BYTES = 300  # of memory that the checksums of one page's parts take
+Hit = Callable[[BlockRef, int, int], None]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """An answer, what it rests on, and what it counts as. used: asked for again since it was last
-    looked at for eviction.
+    """An answer, `[start, end)` of which block it is, and the file that it rests on. used: asked
+    for again since it was last looked at for eviction.
     """
 
     frame: bytes
-    parts: list[Slice]
+    block: BlockRef
+    start: int
+    end: int
     file: BlockFile
     epoch: int
-    sent: list[tuple[Source, int]]
-    size_bytes: int
+    size_bytes: int = 0
     used: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    """A block that was asked for, and how the answers of its version begin."""
+    """A block that was asked for, and how the answers of its version begin. sums: by page, the
+    checksums of its parts, made while `file` was open.
+    """
 
     block: BlockRef
     beginning: bytes
+    size_bytes: int
+    file: BlockFile | None = None
+    sums: dict[int, bytes] = field(default_factory=dict)
 
 
 class SmallReads:
     """The small reads of one node. Any thread may call.
 
-    checked_page: a page of a pinned block, None if it fails its check. hit: told of every answer,
-    the slices and how many bytes came from where.
+    checked_page: a page of a pinned block, None if it fails its check. hit: told of every answer:
+    the block, and from which of its bytes to which.
     """
 
     def __init__(
@@ -83,12 +95,13 @@ class SmallReads:
     ) -> None:
         self._store = store
         self._geometry = geometry
+        self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
         self._checked_page = checked_page
         self._hit = hit
         self._max_kept_bytes = max_kept_bytes
         self._max_known_bytes = max_known_bytes
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
-        self._known: dict[tuple[bytes, int], _Known] = {}
+        self._known: OrderedDict[tuple[bytes, int], _Known] = OrderedDict()
         self._lock = Lock()
         self.kept_bytes = 0
         self.known_bytes = 0
@@ -99,59 +112,91 @@ class SmallReads:
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
         kept = self._kept.get(request)
-        if (
-            kept is not None
-            and kept.epoch == epoch
-            and self._store.touch(kept.parts[0].block.id, kept.file)
-        ):
+        if kept is not None and kept.epoch == epoch and self._store.touch(kept.block.id, kept.file):
             kept.used = True
-            self._hit(kept.parts, kept.sent)
+            self._hit(kept.block, kept.start, kept.end)
             return kept.frame
         wanted = lone.split_read(request)
         made = None if wanted is None else self._made(*wanted, epoch)
         if made is None:
             return None
-        if made.sent[0][1] <= SMALL_BODY_BYTES:
+        if made.end - made.start <= SMALL_BODY_BYTES:
             self._keep(request, made)
-        self._hit(made.parts, made.sent)
+        self._hit(made.block, made.start, made.end)
         return made.frame
 
-    def forget(self, parts: list[Slice]) -> None:
+    def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
-        block_ids = {part.block.id for part in parts}
+        block_ids = {part.block.id for part in wrong}
         with self._lock:
             for request, kept in list(self._kept.items()):
-                if kept.parts[0].block.id in block_ids:
+                if kept.block.id in block_ids:
                     del self._kept[request]
                     self.kept_bytes -= kept.size_bytes
+            for key, known in list(self._known.items()):
+                if known.block.id in block_ids:
+                    del self._known[key]
+                    self.known_bytes -= known.size_bytes
 
     def _made(self, identity: bytes, start: int, end: int, epoch: int) -> _Kept | None:
         page_bytes = self._geometry.page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
         index = start // self._geometry.block_bytes
-        known = self._known.get((identity, index)) or self._unpacked(identity, index)
+        key = identity, index
+        known = self._known.get(key) or self._unpacked(identity, index)
         if known is None or end > known.block.version.size_bytes:
             return None
-        block = known.block
-        page = (start - block.start) // page_bytes
-        pin = self._store.hold(block)
-        if pin is None:
+        block_start = index * self._geometry.block_bytes
+        first, beyond = start - block_start, end - block_start
+        body = self._of_parts(known, first, beyond)
+        file = known.file
+        if body is None or file is None or not self._store.touch(known.block.id, file):
+            body, file = self._of_page(key, known, first, beyond)
+            if body is None or file is None:
+                return None
+        before, after = lone.answer_around(known.beginning, start, end - start, 8, epoch)
+        frame = b"".join((before, checksum(body), after, body))
+        return _Kept(frame, known.block, first, beyond, file, epoch)
+
+    def _of_parts(self, known: _Known, start: int, end: int) -> bytes | None:
+        """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone."""
+        page_bytes, part_bytes = self._geometry.page_bytes, self._part_bytes
+        page, offset = divmod(start, page_bytes)
+        sums, file = known.sums.get(page), known.file
+        if sums is None or file is None or end - start > SMALL_BODY_BYTES:
             return None
+        first = offset // part_bytes
+        read_start = page * page_bytes + first * part_bytes
+        parts_end = read_start + -(-(end - read_start) // part_bytes) * part_bytes
+        read_end = min(parts_end, (page + 1) * page_bytes, known.block.length_bytes)
+        try:
+            data = file.pread(read_end - read_start, read_start)
+        except OSError:
+            return None  # closed meanwhile, or broken: whoever pins it will know
+        if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
+            return None
+        return data[start - read_start : end - read_start]
+
+    def _of_page(
+        self, key: tuple[bytes, int], known: _Known, start: int, end: int
+    ) -> tuple[bytes | None, BlockFile | None]:
+        """Bytes of a block, the page that they lie in read and checked as a whole, and the file;
+        None: the page is not here, or not right.
+        """
+        page, first = divmod(start, self._geometry.page_bytes)
+        pin = self._store.hold(known.block)
+        if pin is None:
+            return None, None
         try:
             data = self._checked_page(pin, page) if pin.present >> page & 1 else None
             file = pin.held.file
-            if data is None or not self._store.touch(block.id, file):
-                return None
+            if data is None or not self._store.touch(known.block.id, file):
+                return None, None
         finally:
             pin.close()
-        self._know(identity, known)
-        first = start % page_bytes
-        body = data[first : first + end - start]
-        before, after = lone.answer_around(known.beginning, start, len(body), 8, epoch)
-        frame = b"".join((before, checksum(body), after, body))
-        part = Slice(block, start - block.start, end - block.start)
-        return _Kept(frame, [part], file, epoch, [(Source.DISK, len(body))], 0)
+        self._know(key, known, file, page, parts.sums_of(data, self._part_bytes))
+        return data[first : first + end - start], file
 
     def _unpacked(self, identity: bytes, index: int) -> _Known | None:
         """The block of a version that can be cached; None: the request is wrong, or bypasses, or
@@ -161,23 +206,30 @@ class SmallReads:
             return None
         try:
             version = lone.version_of(identity)
-            return _Known(BlockRef(version, index, self._geometry), lone.answer_start(version))
+            block, beginning = BlockRef(version, index, self._geometry), lone.answer_start(version)
         except (CacheError, ValueError):
             return None
+        # the identity stands in the key, and unpacked
+        return _Known(block, beginning, 2 * len(identity) + _ENTRY_BYTES)
 
-    def _know(self, identity: bytes, known: _Known) -> None:
-        """Remember a block that is here."""
-        key = identity, known.block.index
-        if key in self._known:
-            return
-        size_bytes = 2 * len(identity) + _ENTRY_BYTES  # in the key, and unpacked
+    def _know(
+        self, key: tuple[bytes, int], known: _Known, file: BlockFile, page: int, sums: bytes
+    ) -> None:
+        """Remember a block that is here, and the checksums of a page that was right."""
         with self._lock:
-            if self.known_bytes + size_bytes > self._max_known_bytes:
-                self._known.clear()
-                self.known_bytes = 0
-            if key not in self._known:
-                self._known[key] = known
-                self.known_bytes += size_bytes
+            before_bytes = known.size_bytes if key in self._known else 0
+            if self._known.setdefault(key, known) is not known:
+                return  # another thread was first; the page is checked once more, and remembered
+            if known.file is not file:
+                known.size_bytes -= _SUMS_BYTES * len(known.sums)
+                known.sums = {}
+                known.file = file
+            known.size_bytes += _SUMS_BYTES * (page not in known.sums)
+            known.sums[page] = sums
+            self.known_bytes += known.size_bytes - before_bytes
+            while self.known_bytes > self._max_known_bytes:
+                _, oldest = self._known.popitem(last=False)
+                self.known_bytes -= oldest.size_bytes
 
     def _keep(self, request: bytes, made: _Kept) -> None:
         made.size_bytes = len(request) + len(made.frame) + _ENTRY_BYTES

@@ -55,7 +55,8 @@ class NvmeFile:
         return self._fd
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # a late reader must not hit another file
+        os.close(fd)
 
 
 class NvmeDisk:

@@ -18,7 +18,7 @@ from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind
 from cachesvc.wire.v1 import cache_pb2
-from cachesvc.wire.varint import pack_varint, read_varint
+from cachesvc.wire.varint import pack_varint
 
 _PREFIX = Struct(">4sIQ")
 _READ = b"CS" + bytes((Kind.READ, 0))
@@ -71,8 +71,16 @@ def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     rest = _REST.fullmatch(frame, border) if border else None
     if rest is None or rest.end(3) - rest.end(1) != rest[1][0]:
         return None
-    start = 0 if rest[2] is None else read_varint(rest[2], 0)[0]
-    return frame[PREFIX_BYTES:border], start, read_varint(rest[3], 0)[0]
+    start = 0 if rest[2] is None else _number(rest[2])
+    return frame[PREFIX_BYTES:border], start, _number(rest[3])
+
+
+def _number(raw: bytes) -> int:
+    """What a whole number in protobuf's wire form says; below 2**63 in nine bytes."""
+    number = 0
+    for byte in reversed(raw):
+        number = number << 7 | byte & 0x7F
+    return number
 
 
 def _field_end(frame: bytes, position: int, tag: int) -> int:

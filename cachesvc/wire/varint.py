@@ -9,6 +9,8 @@ def pack_varint(number: int) -> bytes:
     """A number from 0 on, in as few bytes as it takes."""
     if number < 0x80:
         return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from threading import Thread
 
 import pytest
@@ -103,3 +104,28 @@ def test_a_reader_that_checks_again_is_not_answered_from_memory(
         client.ask(ReadRequest(NAME, ((3, 9),), version))
         assert client.answer()[1] == DATA[3:9]
         assert len(node.origin.gets) == gets
+
+
+def test_a_block_file_that_was_changed_on_the_disk_under_a_checked_page_is_found(
+    filled: tuple[InProcessNode, ObjectVersion],
+) -> None:
+    node, version = filled
+    path = node.path_of(node.blocks(version)[0])
+    with RawClient(node).greeted() as client:
+
+        def read(start: int, end: int) -> None:
+            client.ask(ReadRequest(NAME, ((start, end),), version))
+            assert client.answer()[1] == DATA[start:end]
+
+        read(3, 9)
+        with path.open("r+b") as file:
+            file.seek(100)
+            file.write(bytes([DATA[100] ^ 1]))
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        read(4, 9)
+        read(99, 101)
+        assert node.count("corrupt_blocks_total", check="page") == 1
+        read(98, 101)
+        assert node.count("corrupt_blocks_total", check="page") == 1

@@ -162,6 +162,32 @@ def test_reads_in_order_that_become_small_are_still_read_ahead_for() -> None:
     run(body)
 
 
+def test_a_hit_on_what_was_read_in_order_already_does_not_wake_the_loop() -> None:
+    async def body() -> None:
+        async with open_rig(readahead_bytes=ROOM) as rig:
+            put(rig)
+            ahead, told = rig.reader.readahead, []
+            asked = ahead.asked
+            ahead.asked = lambda parts, *hold: [told.append(parts), asked(parts, *hold)]  # type: ignore[assignment,func-returns-value,method-assign]
+            for index in range(3, 7):
+                await read(rig, index)
+            await settled(rig)
+            for index, tells in ((4, False), (3, False), (7, True), (7, False), (8, True)):
+                told.clear()
+                assert await hit(rig, index)
+                assert bool(told) == tells, f"block {index}"
+            for index in range(9, 25):
+                await read(rig, index)
+                await settled(rig)
+            await read(rig, 0)
+            told.clear()
+            for index in (0, 3, 12, 24):
+                assert await hit(rig, index)
+            assert told == [], "all of its stream has been brought"
+
+    run(body)
+
+
 def test_a_random_reader_costs_what_it_reads_and_no_more() -> None:
     async def body() -> None:
         for seed in range(20):

@@ -8,7 +8,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
-from cachesvc.small import _ENTRY_BYTES, MAX_IDENTITY_BYTES, SmallReads
+from cachesvc.small import _ENTRY_BYTES, _SUMS_BYTES, MAX_IDENTITY_BYTES, SmallReads
 from cachesvc.wire import codec
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
@@ -185,7 +185,7 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
             limit = 40 * (_ENTRY_BYTES + 300)
             reader = rig.reader
             table = SmallReads(
-                rig.store, GEOMETRY, reader._checked_page, reader._hit, max_kept_bytes=limit
+                rig.store, GEOMETRY, reader._checked_page, reader._hit_small, max_kept_bytes=limit
             )
             hot = request_of(version, (0, 100))
             first = table.answer(hot, EPOCH)
@@ -230,11 +230,14 @@ def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
             assert len(table._known) == known == 1, "what is not here is not remembered"
             limit = 20 * (MAX_IDENTITY_BYTES + _ENTRY_BYTES)
             table = SmallReads(
-                rig.store, GEOMETRY, rig.reader._checked_page, rig.reader._hit, limit, limit
+                rig.store, GEOMETRY, rig.reader._checked_page, rig.reader._hit_small, limit, limit
             )
             for start in range(1, 500):
                 assert table.answer(padded(version, start, 1000), EPOCH) is not None
-                held = sum(2 * len(identity) + _ENTRY_BYTES for identity, _ in table._known)
+                held = sum(
+                    2 * len(identity) + _ENTRY_BYTES + _SUMS_BYTES * len(known.sums)
+                    for (identity, _), known in table._known.items()
+                )
                 assert 0 < held == table.known_bytes <= limit
 
     run(body)
