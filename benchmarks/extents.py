@@ -26,6 +26,7 @@ import uvloop
 from cachesvc_client import CacheClient
 
 from benchmarks import origin_log
+from benchmarks.environment import lack_of_room
 from benchmarks.harness import (
     ENVIRONMENT,
     MIB,
@@ -158,6 +159,9 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         figures[f"{name}, GB/s"] = Figure.of(values).as_json()
         if name != BASE_GETS:
             figures[f"{name} / base"] = ratios(values, gets[BASE_GETS]).as_json()
+    lacking = lack_of_room(work, memory_gib=12, disk_gib=16)
+    if lacking:
+        return figures | {"through nodes": f"skipped: {lacking}"}
     return figures | _through_nodes(work, bucket, rounds)
 
 

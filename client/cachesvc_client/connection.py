@@ -164,7 +164,8 @@ class Connection:
 
     def _await(self, count_bytes: int) -> None:
         """Be woken once so much can be received; what comes slower is had at the time limit."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count_bytes)
+        with self._patience:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count_bytes)
 
     def _fill(self, view: memoryview) -> None:
         while view:
