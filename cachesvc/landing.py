@@ -68,7 +68,7 @@ class Landing:
 
     @property
     def cancelled(self) -> bool:
-        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
+        return self._flight.called_off and self._hashed_bytes < self._size_bytes
 
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
