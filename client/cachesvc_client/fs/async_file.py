@@ -54,6 +54,16 @@ class AsyncCacheFile(AbstractAsyncStreamedFile):  # type: ignore[misc]
         if self._upload is not None:
             await self.fs.threads.run(self._upload.abort)
 
+    async def close(self) -> None:
+        """Of a file that is written: the object is there when this returns."""
+        if self.closed:
+            return
+        try:
+            if self.mode != "rb" and not self.forced:
+                await self.flush(force=True)
+        finally:
+            self.closed = True
+
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and self.mode != "rb" and not self.closed:
             await self._discard()
