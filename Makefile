@@ -44,10 +44,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt -e '.[dev]'
-	@# torch's CPU build where pip finds it by its exact name, never the large default
+	@# torch's CPU build where pip finds it by its exact name, never the large default; with it what
+	@# would have pip get that default
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
-		-c constraints.txt torch==2.13.0+cpu 2>/dev/null \
-		|| echo "no CPU build of torch 2.13.0 here: tests that need torch are skipped"
+		-c constraints.txt torch==2.13.0+cpu s3torchconnector 2>/dev/null \
+		|| echo "no CPU build of torch 2.13.0 here: tests that need torch, or what needs it, are skipped"
 	@touch $@
 
 $(BUILD):

@@ -118,8 +118,11 @@ class _Memory:
     def __init__(self, view: memoryview) -> None:
         self.view = view
 
+    def from_peer(self) -> None:
+        """See `Sink.from_peer`."""
+
     def landed(self, count_bytes: int) -> None:
-        pass
+        """See `Sink.landed`."""
 
 
 async def _gets(url: str, rounds: int) -> dict[str, list[float]]:

@@ -4,7 +4,8 @@ Story: a reader that misses asks for pages of a block (`join`). Pages that are a
 are joined; the rest are planned into extents, and each extent becomes a flight: one origin GET into
 one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
 who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
-hold it. When the last holder leaves, it stops, unless all has landed and only the store is behind.
+hold it. When the last holder leaves, it stops, unless it has served that one, or all has landed and
+only the store is behind.
 Of an object that nobody knows, `probe` begins a flight without a version; when its head has come,
 the flight stands among the others, where readers of that version find it.
 
@@ -273,7 +274,7 @@ class Coalescer:
             self._give_back(flight)
         flight.wake()
 
-    def _leave(self, flight: Flight) -> None:
+    def _leave(self, flight: Flight, served: bool) -> None:
         flight.holders -= 1
         if flight.holders:
             return
@@ -283,8 +284,9 @@ class Coalescer:
         elif flight.task is None:
             self._waiting.remove(flight)
             self._over(flight, 0)
-        elif not flight.all_landed:
+        elif not (served or flight.all_landed):
             self._unlist(flight)
+            flight.called_off = True
             flight.task.cancel()
             flight.wake()
 

@@ -22,12 +22,13 @@ from cachesvc.core.types import ObjectName, ObjectVersion
 
 class Flight:
     """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed. peer: some came from another cache.
+    hashed. peer: some came from another cache. called_off: nobody waits for it any more, and it is
+    to stop.
     """
 
     __slots__ = (
-        "buffer", "charged_bytes", "checksums", "done", "error", "extent", "holders", "keep",
-        "landed_pages", "memory", "peer", "task", "waiters",
+        "buffer", "called_off", "charged_bytes", "checksums", "done", "error", "extent", "holders",
+        "keep", "landed_pages", "memory", "peer", "task", "waiters",
     )  # fmt: skip
 
     def __init__(self, extent: Extent) -> None:
@@ -39,6 +40,7 @@ class Flight:
         self.landed_pages = 0
         self.holders = 0
         self.keep = False
+        self.called_off = False
         self.done = False
         self.peer = False
         self.error: CacheError | None = None
@@ -145,7 +147,7 @@ class Hold:
     __slots__ = ("_leave", "began", "flights")
 
     def __init__(
-        self, leave: Callable[[Flight], None], flights: list[Flight], began: set[Flight]
+        self, leave: Callable[[Flight, bool], None], flights: list[Flight], began: set[Flight]
     ) -> None:
         self._leave = leave
         self.flights = flights
@@ -154,8 +156,10 @@ class Hold:
     def covering(self, page: int) -> Flight | None:
         return next((flight for flight in self.flights if flight.covers(page)), None)
 
-    def close(self) -> None:
-        """Lose interest. Closing twice is fine."""
+    def close(self, *, served: bool = False) -> None:
+        """Lose interest. Closing twice is fine. served: the pages have come, and what else was
+        asked for with them lands all the same, for whoever reads on.
+        """
         flights, self.flights = self.flights, []
         for flight in flights:
-            self._leave(flight)
+            self._leave(flight, served)

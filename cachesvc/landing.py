@@ -68,7 +68,7 @@ class Landing:
 
     @property
     def cancelled(self) -> bool:
-        return self._flight.holders == 0 and self._hashed_bytes < self._size_bytes
+        return self._flight.called_off and self._hashed_bytes < self._size_bytes
 
     def from_peer(self) -> None:
         """See `Sink.from_peer`. Said before anything lands, so that the loop learns it first."""

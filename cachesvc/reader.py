@@ -273,7 +273,7 @@ class Reader:
                 async for segment in self._slice(part, hold, way):
                     sent.append((segment.source, segment.length_bytes))
                     yield segment
-                hold.close()
+                hold.close(served=True)
             result = _result(sent)
         except ObjectChanged:
             self.versions.forget(version)
@@ -316,7 +316,7 @@ class Reader:
                 yield segment
         finally:
             for again in holds[:-1]:
-                again.close()
+                again.close(served=position >= part.end)
 
     async def _from_store(
         self, part: Slice, position: int, flight: Flight | None, source: Source, way: Way

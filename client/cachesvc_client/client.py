@@ -132,12 +132,13 @@ class CacheClient:
             canvas.discard()
 
     def invalidate(self, uri: str) -> None:
-        """The object was changed: what begins to read it from now on, here or through the nodes in
-        any process, sees what is there now. Never an error.
+        """The object was changed: what begins to read it from now on, here or through any node,
+        sees what is there now. Never an error: a node that is not reached goes on believing for its
+        own `revalidate`, as other clients do.
         """
         name = ObjectName.parse(uri)
-        self._live().script.versions.forget(name)
         with suppress(CacheError):
+            self._run(lambda script: script.forget(name))
             self._run(lambda script: script.stat(name, 0.0))
 
     def forget(self) -> None:

@@ -14,6 +14,8 @@ The contract of a driver
 - Refresh: get a member table, from `member` if one is named, else from any endpoint, and give it
   to the router (`adopt`). Send back None, at once if the last one is too young; throw if no
   endpoint can be reached, at once if that is known.
+- Forget: have the member forget what it believes of the object's version. Send back None; throw as
+  for Ask.
 - `target.begin(version)` is called by the driver before the first byte, exactly if the effect names
   no version; the script has called it otherwise.
 """
@@ -125,5 +127,13 @@ class Refresh:
     member: Member | None = None
 
 
-Effect = Ask | AskOrigin | Together | Refresh
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The object was written: the member is to believe nothing of its version. Answered by None."""
+
+    member: Member
+    name: ObjectName
+
+
+Effect = Ask | AskOrigin | Together | Refresh | Forget
 Steps = Generator[Effect, Any, T]

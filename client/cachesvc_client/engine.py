@@ -20,7 +20,7 @@ from cachesvc.core.types import Geometry
 from cachesvc_client import forks, rpc
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import Crew, run
-from cachesvc_client.effects import Ask, AskOrigin, Effect, Steps, Together
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Forget, Steps, Together
 from cachesvc_client.fallback import Fallback
 from cachesvc_client.lane import Lane
 from cachesvc_client.meeting import Meeting
@@ -116,7 +116,10 @@ class Engine:
                 return reply
             if isinstance(effect, Together):
                 return self._crew.together(effect.steps, self._perform)
-            self._meeting.refresh(effect.member)
+            if isinstance(effect, Forget):
+                self._transport.forget(effect.member, effect.name)
+            else:
+                self._meeting.refresh(effect.member)
             return None
         except CacheError as error:
             if self._closed and not isinstance(error, ClientClosed):

@@ -24,6 +24,7 @@ from threading import Lock
 from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
+from cachesvc.core.types import ObjectName
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind
@@ -118,6 +119,20 @@ class Lane:
             self._give(connection)
             raise NotReached(f"node {member.node_id} is no longer behind {address}")
         return self._talk(connection, request, target, epoch, using)
+
+    def forget(self, member: Member, name: ObjectName) -> None:
+        """The contract of effects.Forget."""
+        address = member.lane_address
+        connection = self._take(address) or self._fresh(address)
+        try:
+            connection.send(Kind.FORGET, codec.pack_forget([name]))
+            prefix, header = connection.frame()
+            if prefix.kind is not Kind.FORGET_ANSWER or prefix.body_bytes:
+                raise ProtocolError(f"node {address}: {prefix.kind.name} for a Forget")
+            codec.raise_error(codec.parse(cache_pb2.ForgetAnswer, header).error)
+            connection.clean = True
+        finally:
+            self._give(connection)
 
     def close(self) -> None:
         """Close everything; requests under way fail with NodeUnavailable."""

@@ -25,6 +25,7 @@ from cachesvc import names
 from cachesvc.core.errors import CacheError, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
+from cachesvc.core.types import ObjectName
 from cachesvc.wire import codec
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 from cachesvc_client import forks
@@ -100,6 +101,19 @@ class Rpc:
         except NodeUnavailable:
             self._drop(member.grpc_address, channel)
             raise
+
+    def forget(self, member: Member, name: ObjectName) -> None:
+        """The contract of effects.Forget."""
+        address = member.grpc_address
+        if not address:
+            raise NodeUnavailable(f"node {member.node_id} offers no gRPC")
+        channel, _ = self._channel(address)
+        call = channel.unary_unary(
+            _SERVICE + "Forget", _as_it_is, cache_pb2.ForgetAnswer.FromString
+        )
+        timeout_s = self._config.grpc_stat_ms / 1000
+        with self._errors(address):
+            call(codec.pack_forget([name]), timeout=timeout_s, metadata=self._metadata)
 
     def close(self) -> None:
         """Close all channels; calls under way fail with NodeUnavailable."""

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cachesvc.core.errors import NotCacheable, ObjectChanged, RangeError
+from cachesvc.core.errors import NodeUnavailable, NotCacheable, ObjectChanged, RangeError
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc.wire.codec import END_OF_OBJECT
 from cachesvc_client.config import ClientConfig
-from cachesvc_client.effects import AskOrigin, Reply, Steps, Target
+from cachesvc_client.effects import AskOrigin, Forget, Reply, Steps, Target, Together
 from cachesvc_client.failover import Failover
 from cachesvc_client.receipt import same_version
 from cachesvc_client.router import Router
@@ -67,6 +67,25 @@ class Script:
         reply = yield from ask.keeper(StatRequest(name, max_age_s), None, AskOrigin(name, None))
         yield from ask.catch_up()
         return reply.version
+
+    def forget(self, name: ObjectName) -> Steps[None]:
+        """The object was written: neither this client nor any member believes in a version of it.
+
+        A member that is not reached, or known to be down, goes on believing for its `revalidate`.
+        """
+        self.versions.forget(name)
+        yield from Failover(self, name).meet()
+        yield Together([self._tell(member, name) for member in self.router.table.members])
+
+    def _tell(self, member: Member, name: ObjectName) -> Steps[None]:
+        if not self.router.admit(member.node_id):
+            return
+        try:
+            yield Forget(member, name)
+        except NodeUnavailable as error:
+            self.router.failed(member, str(error))
+            raise
+        self.router.succeeded(member)
 
     def read(
         self,

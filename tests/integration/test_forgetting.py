@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
+import grpc as grpcio
 import pytest
 
 from cachesvc.core.errors import InvalidKey, ProtocolError
@@ -68,9 +68,37 @@ def test_grpc_forgets_alike(node: InProcessNode) -> None:
         node.put(b"newer")
         stub.Forget(cache_pb2.ForgetRequest.FromString(codec.pack_forget([NAME])))
         assert client.read() == b"newer"
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(grpcio.RpcError) as caught:
             stub.Forget(cache_pb2.ForgetRequest(objects=[cache_pb2.ObjectName()]))
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.code() is grpcio.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grpc", [False, True])
+def test_what_a_client_invalidates_is_looked_up_anew_by_every_node(
+    tmp_path: Path, grpc: bool
+) -> None:
+    (tmp_path / "origin").mkdir()
+    options = ("--capacity", "64MiB", "--revalidate", "never")
+    with DevOrigin(tmp_path / "origin") as origin:
+        origin.put("bucket", "key", b"old")
+        cluster = Cluster(tmp_path, origin.url, options=options)
+        doors = [f"127.0.0.1:{port}" for port in free_ports(3)]
+        for node, door in zip(cluster.nodes, doors, strict=True):
+            node.options += ("--s3", door)
+        if grpc:
+            cluster.endpoint = ",".join(f"grpc://{node.grpc}" for node in cluster.nodes)
+        with cluster, cluster.client() as client:
+            assert [ask(f"http://{door}")[2] for door in doors] == [b"old"] * 3
+            origin.put("bucket", "key", b"newer")
+            assert [ask(f"http://{door}")[2] for door in doors] == [b"old"] * 3
+            client.invalidate("s3://bucket/key")
+            assert [ask(f"http://{door}")[2] for door in doors] == [b"newer"] * 3
+            cluster.nodes[1].kill()
+            origin.put("bucket", "key", b"newest")
+            client.invalidate("s3://bucket/key")
+            assert [ask(f"http://{doors[number]}")[2] for number in (0, 2)] == [b"newest"] * 2
+            assert client.read("s3://bucket/key") == b"newest"
 
 
 @pytest.mark.slow

@@ -205,10 +205,10 @@ def flights_are_not_joined() -> Patch:
 def the_first_to_leave_stops_the_flight() -> Patch:
     real = Coalescer._leave
 
-    def leave(self: Coalescer, flight: Flight) -> None:
+    def leave(self: Coalescer, flight: Flight, served: bool) -> None:
         if flight.holders > 1 and not flight.done and flight.task is not None:
             flight.task.cancel()
-        real(self, flight)
+        real(self, flight, served)
 
     return Coalescer, "_leave", leave
 

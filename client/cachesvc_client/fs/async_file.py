@@ -1,4 +1,4 @@
-"""A file of the asynchronous face: the same pinned reads, awaited."""
+"""A file of the asynchronous face: the same pinned reads, awaited, and writes by the same rules."""
 
 from __future__ import annotations
 
@@ -31,21 +31,40 @@ class AsyncCacheFile(AbstractAsyncStreamedFile):  # type: ignore[misc]
             self._upload = await self.fs.threads.run(writing.Upload, self.fs.client, self.path)
 
     async def _upload_chunk(self, final: bool = False) -> bool:
-        data = self.buffer.getvalue()
-        if self._upload is None:
-            await self.fs.threads.run(writing.put, self.fs.client, self.path, data)
-        else:
-            if data:
-                await self.fs.threads.run(self._upload.part, data)
+        run, data = self.fs.threads.run, self.buffer.getvalue()
+        try:
+            if self._upload is None:
+                await run(writing.put, self.fs.client, self.path, data)
+            else:
+                if data:
+                    self.blocksize *= await run(self._upload.part, data)
+                if final:
+                    await run(self._upload.complete)
+        except BaseException:
+            await self._discard()
+            raise
+        finally:
             if final:
-                await self.fs.threads.run(self._upload.complete)
-        if final:
-            await self.fs.threads.run(self.fs.written, self.path)
+                await run(self.fs.written, self.path)
         return True
 
-    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if kind is not None and self.mode != "rb":
-            if self._upload is not None:
-                await self.fs.threads.run(self._upload.abort)
+    async def _discard(self) -> None:
+        """Nothing is left of what was written."""
+        self.closed = True
+        if self._upload is not None:
+            await self.fs.threads.run(self._upload.abort)
+
+    async def close(self) -> None:
+        """Of a file that is written: the object is there when this returns."""
+        if self.closed:
+            return
+        try:
+            if self.mode != "rb" and not self.forced:
+                await self.flush(force=True)
+        finally:
             self.closed = True
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None and self.mode != "rb" and not self.closed:
+            await self._discard()
         await self.close()

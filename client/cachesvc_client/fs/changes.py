@@ -60,7 +60,7 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
         if info["type"] == "directory":
             return
         try:
-            writing.copy(self.client, source, target, info["size"])
+            writing.copy(self.client, source, info["ETag"], info["size"], target)
         finally:
             self.written(target)
 

@@ -7,6 +7,8 @@ seen before it is closed, and never if its `with` block is left by an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fsspec.spec import AbstractBufferedFile
@@ -16,7 +18,6 @@ from cachesvc_client.fs import writing
 from cachesvc_client.pinned import PinnedObject
 
 _DIRECT_BYTES = 1 << 20  # a readinto of so much is received in place
-_PARTS_OF_A_SIZE = 1000  # then they double, so that 10,000 parts hold S3's largest object
 
 
 class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
@@ -71,9 +72,9 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
             self.buffer.write(self.fs.cat_file(self.path))
         else:
             self.offset = there["size"]
-            self._initiate_upload()
-            assert self._upload is not None, "just begun"
-            self._upload.copy(self.path, 0, there["size"])
+            with self._all_or_nothing():
+                self._upload = writing.Upload(self.fs.client, self.path)
+                self._upload.copy(self.path, there["ETag"], there["size"])
         self.loc = there["size"]
 
     def _initiate_upload(self) -> None:
@@ -82,12 +83,12 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
         self._upload = writing.Upload(self.fs.client, self.path)
 
     def _upload_chunk(self, final: bool = False) -> bool:
-        self.buffer.seek(0)
-        data = self.buffer.read()
+        data = self.buffer.getvalue()
         if self._upload is None:
             self._at_once = data
-        elif data and self._upload.part(data) % _PARTS_OF_A_SIZE == 0:
-            self.blocksize *= 2
+        elif data:
+            with self._all_or_nothing():
+                self.blocksize *= self._upload.part(data)
         if final and self.autocommit:
             self.commit()
         return True
@@ -97,12 +98,25 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
         by now.
         """
         exclusive = self.mode == "xb"
-        if self._upload is not None:
-            self._upload.complete(exclusive)
-        elif self._at_once is not None:
-            writing.put(self.fs.client, self.path, self._at_once, exclusive)
-        self._upload, self._at_once = None, None
-        self.fs.written(self.path)
+        try:
+            with self._all_or_nothing():
+                if self._upload is not None:
+                    self._upload.complete(exclusive)
+                elif self._at_once is not None:
+                    writing.put(self.fs.client, self.path, self._at_once, exclusive)
+            self._upload, self._at_once = None, None
+        finally:
+            self.fs.written(self.path)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What fails within closes the file, of which nothing is left."""
+        try:
+            yield
+        except BaseException:
+            self.closed = True
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """What was written is forgotten."""

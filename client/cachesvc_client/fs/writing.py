@@ -1,15 +1,16 @@
 """What changes the origin: whole objects, uploads in parts, copies, deletions, buckets.
 
 Rules: what is to be created and stands there already is FileExistsError, decided by the origin in
-the same step (If-None-Match). An upload in parts that failed is aborted. Nothing is invalidated
-here: whoever writes, says so to the file system, which does.
+the same step (If-None-Match). Nothing is invalidated here: whoever writes, says so to the file
+system, which does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 from cachesvc.core.errors import CacheError, ObjectChanged
 from cachesvc_client.client import CacheClient
@@ -17,8 +18,9 @@ from cachesvc_client.fs.paths import split, uri
 
 LEAST_PART_BYTES = 5 << 20  # of S3
 PART_BYTES = 32 << 20
-COPY_PART_BYTES = 1 << 30
+COPY_PART_BYTES = 1 << 30  # at least twice LEAST_PART_BYTES
 MAX_COPY_BYTES = 5 << 30  # in one step
+PARTS_OF_A_SIZE = 1000  # then they double, so that 10,000 parts hold S3's largest object
 DELETE_COUNT = 1000  # in one request
 
 
@@ -29,7 +31,11 @@ def put(client: CacheClient, path: str, data: Any, exclusive: bool = False) -> N
 
 
 class Upload:
-    """An object in parts. `part` in order, then `complete` or `abort`."""
+    """An object in parts. `part` and `copy` in order, then `complete` or `abort`.
+
+    A context manager: what fails within it, be it a part, aborts the upload, so that its parts are
+    not kept, and paid for, by anybody.
+    """
 
     def __init__(self, client: CacheClient, path: str) -> None:
         self._client = client
@@ -38,21 +44,37 @@ class Upload:
         self._id = answer["UploadId"]
         self._parts: list[dict[str, Any]] = []
 
-    def part(self, data: Any) -> int:
-        """The next bytes, at least LEAST_PART_BYTES but for the last; how many parts there are."""
-        answer = self._ask("upload_part", PartNumber=self._next, Body=data)
-        self._parts.append({"PartNumber": self._next, "ETag": answer["ETag"]})
-        return len(self._parts)
+    def __enter__(self) -> Self:
+        return self
 
-    def copy(self, source: str, start: int, end: int) -> None:
-        """The next part: bytes `[start, end)` of another object."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.abort()
+
+    def part(self, data: Any) -> int:
+        """The next bytes, at least LEAST_PART_BYTES but for the last.
+
+        Returns how many times as large the next parts are to be: 1 or 2.
+        """
+        answer = self._ask("upload_part", PartNumber=self._next, Body=data)
+        self._add(answer["ETag"])
+        return 1 if len(self._parts) % PARTS_OF_A_SIZE else 2
+
+    def copy(self, source: str, etag: str, size_bytes: int) -> None:
+        """The next parts: another object as it is now, all of it or ObjectChanged.
+
+        They are about alike, so that none is too small to be followed by others.
+        """
         bucket, key = split(source)
-        answer = self._ask(
-            "upload_part_copy", PartNumber=self._next, CopySource={"Bucket": bucket, "Key": key},
-            CopySourceRange=f"bytes={start}-{end - 1}",
-        )  # fmt: skip
-        etag = answer["CopyPartResult"]["ETag"]
-        self._parts.append({"PartNumber": self._next, "ETag": etag})
+        count = -(-size_bytes // COPY_PART_BYTES)
+        borders = [size_bytes * number // count for number in range(count + 1)]
+        for start, end in pairwise(borders):
+            answer = self._ask(
+                "upload_part_copy", PartNumber=self._next, CopySourceIfMatch=etag,
+                CopySource={"Bucket": bucket, "Key": key},
+                CopySourceRange=f"bytes={start}-{end - 1}",
+            )  # fmt: skip
+            self._add(answer["CopyPartResult"]["ETag"])
 
     def complete(self, exclusive: bool = False) -> None:
         """The object is there. Raises FileExistsError as `put` does."""
@@ -70,6 +92,9 @@ class Upload:
     def _next(self) -> int:
         return len(self._parts) + 1
 
+    def _add(self, etag: str) -> None:
+        self._parts.append({"PartNumber": self._next, "ETag": etag})
+
     def _ask(self, operation: str, **parameters: Any) -> Any:
         return self._client.ask_origin(
             uri(self._path), operation, **_names(self._path), UploadId=self._id, **parameters
@@ -85,32 +110,25 @@ def put_file(
         told(size_bytes)
         return
     part_bytes = max(PART_BYTES, -(-size_bytes // 9000))  # 10,000 parts are the most
-    upload = Upload(client, path)
-    try:
+    with Upload(client, path) as upload:
         while data := file.read(part_bytes):
             upload.part(data)
             told(len(data))
         upload.complete(exclusive)
-    except BaseException:
-        upload.abort()
-        raise
 
 
-def copy(client: CacheClient, source: str, target: str, size_bytes: int) -> None:
-    """Within the origin; nothing passes through here."""
+def copy(client: CacheClient, source: str, etag: str, size_bytes: int, target: str) -> None:
+    """Within the origin; nothing passes through here. ObjectChanged, if the source is not of this
+    ETag any more and has to be copied in parts.
+    """
     bucket, key = split(source)
     if size_bytes <= MAX_COPY_BYTES:
         names = _names(target) | {"CopySource": {"Bucket": bucket, "Key": key}}
         client.ask_origin(uri(target), "copy_object", **names)
         return
-    upload = Upload(client, target)
-    try:
-        for start in range(0, size_bytes, COPY_PART_BYTES):
-            upload.copy(source, start, min(start + COPY_PART_BYTES, size_bytes))
+    with Upload(client, target) as upload:
+        upload.copy(source, etag, size_bytes)
         upload.complete()
-    except BaseException:
-        upload.abort()
-        raise
 
 
 def delete(client: CacheClient, paths: Sequence[str]) -> None:

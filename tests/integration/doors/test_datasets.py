@@ -16,6 +16,7 @@ import pytest
 from cachesvc_client import CacheClient, ObjectNotFound
 
 from tests.integration.unix.processes import Host, host
+from tests.support import pattern
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0+cpu")
 
@@ -110,6 +111,16 @@ def test_an_epoch_has_an_order_of_its_own_which_workers_that_stay_see(client: Ca
     assert epochs[0] != sorted(epochs[0])
     dataset.set_epoch(1)
     assert [sample["__key__"] for sample in loader(dataset, "spawn", 2)] == epochs[1]
+
+
+@pytest.mark.slow
+def test_eight_workers_read_what_is_cold_for_one_get(machine: Host, client: CacheClient) -> None:
+    data = pattern(700_000, 5)
+    machine.origin.put("data", "cold", data)
+    dataset = MapS3Dataset(["s3://data/cold"] * 8, client=client)
+    assert list(loader(dataset, "fork", 8)) == [data] * 8
+    asked = [one for one in machine.origin.requests if one.key == "cold"]
+    assert [one.range for one in asked if one.operation == "GetObject"] == [(0, len(data))]
 
 
 def test_ranks_share_the_objects(client: CacheClient) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.integration.cluster import Cluster
+
+if TYPE_CHECKING:
+    from cachesvc_client.fs import CacheFileSystem
 
 
 @contextmanager
@@ -22,3 +26,12 @@ def moto_cluster(work: Path) -> Iterator[Cluster]:
             yield cluster
     finally:
         server.stop()
+
+
+def file_system(cluster: Cluster) -> CacheFileSystem:
+    """One of its own, of the cluster and its origin."""
+    from cachesvc_client.fs import CacheFileSystem
+
+    return CacheFileSystem(
+        cluster.endpoint, origin={"endpoint_url": cluster.origin}, skip_instance_cache=True
+    )

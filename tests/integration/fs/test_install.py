@@ -78,6 +78,28 @@ def test_what_is_not_the_clusters_goes_where_it_went(
     monkeypatch.undo()
 
 
+def test_s3fs_is_beside_it_as_it_was(place: Place) -> None:
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    cachesvc_client.install(**place.options)
+    before = place.node_reads(), place.origin_reads()
+    fs = s3fs.S3FileSystem(endpoint_url=place.origin.url, skip_instance_cache=True)
+    assert fs.cat_file(f"{BUCKET}/dirt") == b"content of dirt"
+    assert (place.node_reads(), place.origin_reads()) == (before[0], before[1] + 1)
+    elsewhere = fsspec.filesystem("s3", endpoint_url="http://elsewhere:9000")
+    assert type(elsewhere) is s3fs.S3FileSystem
+    assert type(fsspec.filesystem("s3")) is not s3fs.S3FileSystem
+
+
+def test_pandas_reads_through_it(place: Place) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    place.origin.put(BUCKET, "lines.csv", b"number,name\n1,one\n2,two\n")
+    cachesvc_client.install(**place.options)
+    before = place.node_reads()
+    found = pandas.read_csv(f"s3://{BUCKET}/lines.csv")
+    assert found.to_dict("list") == {"number": [1, 2], "name": ["one", "two"]}
+    assert place.node_reads() > before
+
+
 def test_without_anybody_else_it_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
     monkeypatch.delitem(_registry, "s3", raising=False)

@@ -179,6 +179,21 @@ def test_reading_on_asks_for_more_and_more_and_jumping_about_for_little(
         assert file.cache.total_requested_bytes <= 21 * (64 << 10)
 
 
+def test_columns_of_a_table_are_read_without_the_others(fs: CacheFileSystem, place: Place) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    numbers = list(range(200_000))
+    table = pyarrow.table({"part": [one % 3 for one in numbers], "name": list(map(str, numbers))})
+    buffer = io.BytesIO()
+    parquet.write_table(
+        table, buffer, row_group_size=20_000, compression="none", use_dictionary=False
+    )
+    place.origin.put(BUCKET, "columns.parquet", buffer.getvalue())
+    with fs.open(f"{BUCKET}/columns.parquet") as file:
+        assert parquet.read_table(file, columns=["name"]).equals(table.select(["name"]))
+        assert file.cache.total_requested_bytes < file.size * 3 / 4
+
+
 def test_an_open_file_holds_to_its_version(fs: CacheFileSystem, place: Place) -> None:
     place.origin.put(BUCKET, "changing", b"first" * 1000)
     path = f"{BUCKET}/changing"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import Cluster
-from tests.integration.fs.moto import moto_cluster
+from tests.integration.fs.moto import file_system, moto_cluster
 from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -28,12 +28,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         fs.mkdir(BUCKET)
         fs.client.close()
         yield cluster
-
-
-def file_system(cluster: Cluster) -> CacheFileSystem:
-    return CacheFileSystem(
-        cluster.endpoint, origin={"endpoint_url": cluster.origin}, skip_instance_cache=True
-    )
 
 
 @pytest.fixture

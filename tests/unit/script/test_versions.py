@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from cachesvc_client.drive import run
 from cachesvc_client.effects import Ask, Effect
 
 from cachesvc.core.errors import (
     NodeUnavailable,
     ObjectChanged,
 )
-from tests.unit.script.world import NEW, OLD, World, everything, owner
+from tests.unit.script.world import NAME, NEW, OLD, World, everything, failing, owner
 
 
 def test_a_version_is_believed_from_the_sending_on_and_no_longer_than_allowed() -> None:
@@ -32,6 +33,20 @@ def test_nothing_is_believed_where_the_node_allows_nothing() -> None:
     for _ in range(2):
         world.read((2000, 2001))
         assert world.asked()[0] == f"{owner(0)} stat"
+
+
+def test_of_what_was_written_every_node_is_told_that_can_be() -> None:
+    world = World(fresh_for_s=60)
+    world.read((0, 1))
+    world.log.clear()
+    world.trouble = failing("n1")
+    run(world.script.forget(NAME), world.perform)
+    assert sorted(world.asked()) == ["n0 forget", "n1 forget", "n2 forget", "n3 forget"]
+    world.log.clear()
+    run(world.script.forget(NAME), world.perform)
+    assert "n1 forget" not in world.asked(), "it is known to be down"
+    world.trouble, world.data, world.etag = lambda _effect: None, NEW, '"new"'
+    assert world.read((0, 10)) == [NEW[:10]]
 
 
 def test_an_overwrite_restarts_the_whole_read_with_a_new_version() -> None:

@@ -13,7 +13,16 @@ from typing import Any
 
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import run
-from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Target, Together
+from cachesvc_client.effects import (
+    Ask,
+    AskOrigin,
+    Effect,
+    Forget,
+    Refresh,
+    Reply,
+    Target,
+    Together,
+)
 from cachesvc_client.router import Router
 from cachesvc_client.script import Script
 from cachesvc_client.target import Range, Room, spans
@@ -99,6 +108,8 @@ class World:
         if isinstance(effect, Refresh):
             self.router.adopt(TABLE)
             return None
+        if isinstance(effect, Forget):
+            return None
         if isinstance(effect, AskOrigin):
             return self.from_origin(effect)
         return self.from_node(effect)
@@ -174,12 +185,12 @@ def describe(effect: Effect) -> str:
         return " ".join(words)
     if isinstance(effect, AskOrigin):
         return "origin head" if effect.target is None else f"origin {effect.start}-{effect.end}"
-    return "refresh"
+    return f"{effect.member.node_id} forget" if isinstance(effect, Forget) else "refresh"
 
 
 def failing(*node_ids: str, error: type[CacheError] = NodeUnavailable) -> Trouble:
     def trouble(effect: Effect) -> CacheError | None:
-        if isinstance(effect, Ask) and effect.member.node_id in node_ids:
+        if isinstance(effect, Ask | Forget) and effect.member.node_id in node_ids:
             return error(f"{effect.member.node_id} is in trouble")
         return None
 

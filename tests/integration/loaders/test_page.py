@@ -1,4 +1,4 @@
-"""Every snippet of the README's "In your loader" runs, as it stands, in a process of its own."""
+"""Every snippet of docs/in-your-loader.md runs, as it stands, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from cachesvc.devorigin import DevOrigin
-from tests.integration.cluster import Cluster
 from tests.integration.doors.checkpoints import made, numbers
+from tests.integration.loaders import contents
+from tests.integration.loaders.conftest import Place
+from tests.integration.loaders.gateway import without_streaming
 
 ROOT = Path(__file__).parents[3]
-SECTION = (ROOT / "README.md").read_text().split("\n## In your loader\n")[1].split("\n## ")[0]
-SNIPPETS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+PAGE = (ROOT / "docs" / "in-your-loader.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+GATEWAY = "http://127.0.0.1:7072"  # of the page
+FOLDER = "/tmp/mds"  # of the page
 # A thread of pyarrow that lets go of a Python file, of whatever fsspec file system, while the
 # interpreter ends, aborts the process; so it does not wait for that.
 ENDED_AT_ONCE = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
-OPTIONAL = ("dask", "duckdb", "fsspec", "numpy", "pandas", "pyarrow", "torch", "zarr")
+OPTIONAL = (
+    "aiobotocore", "boto3", "dask", "duckdb", "fsspec", "numpy", "obstore", "pandas", "polars",
+    "pyarrow", "s3fs", "s3torchconnector", "safetensors", "streaming", "torch", "webdataset",
+    "zarr",
+)  # fmt: skip
 
 
 def needs(snippet: str) -> set[str]:
@@ -32,30 +39,32 @@ def needs(snippet: str) -> set[str]:
     found = {name for name in OPTIONAL if re.search(rf"^(import|from) {name}\b", snippet, re.M)}
     if "cachesvc://" in snippet or "install" in snippet:
         found.add("fsspec")
-    if "load_state_dict" in snippet or "S3Dataset" in snippet:
+    if re.search(r"load_state_dict|S3Dataset|safetensors\.torch", snippet):
         found.add("torch")
     return found | ({"numpy"} if "open_safetensors" in snippet else set())
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A cluster that has what the snippets name."""
-    work = tmp_path_factory.mktemp("readme")
-    (work / "origin").mkdir()
-    with DevOrigin(work / "origin") as origin, Cluster(work, origin.url) as cluster:
-        fill(origin)
-        yield os.environ | {
-            "CACHESVC_ENDPOINT": cluster.endpoint,
-            "AWS_ENDPOINT_URL": origin.url,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")]),
-        }
+def filled(place: Place) -> Place:
+    """The origin has what the snippets name."""
+    fill(place.origin)
+    return place
+
+
+def environment(place: Place) -> dict[str, str]:
+    paths = [str(ROOT), str(ROOT / "client"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {
+        "CACHESVC_ENDPOINT": place.cluster.endpoint,
+        "AWS_ENDPOINT_URL": place.origin.url,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
 
 
 def fill(origin: DevOrigin) -> None:
     lines = "number,name\n" + "".join(f"{number},row {number}\n" for number in range(1000))
     origin.put("data", "table.csv", lines.encode())
     for number in range(4):
-        origin.put("data", f"image-{number:03d}", b"image" * number)
+        origin.put("data", f"image-{number:03d}", b"image" * (number + 1))
     for number in range(2):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -75,6 +84,9 @@ def fill(origin: DevOrigin) -> None:
         pyarrow.parquet.write_table(table, buffer)
         for key in ("table.parquet", "parts/one.parquet"):
             origin.put("data", key, buffer.getvalue())
+    if find_spec("streaming") and not without_streaming():
+        for key, data in contents.samples().items():
+            origin.put("data", f"mds/{key}", data)
     if find_spec("zarr"):
         import zarr
 
@@ -86,19 +98,25 @@ def fill(origin: DevOrigin) -> None:
 
 
 def test_every_client_has_its_snippet() -> None:
-    assert len(SNIPPETS) == 10
     assert {name for one in SNIPPETS for name in needs(one)} == set(OPTIONAL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_the_snippet_runs(environment: dict[str, str], snippet: str) -> None:
+def test_the_snippet_runs_and_reads_through_the_cache(
+    filled: Place, snippet: str, tmp_path: Path
+) -> None:
     missing = sorted(name for name in needs(snippet) if find_spec(name) is None)
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
-    command = [sys.executable, "-c", snippet + ENDED_AT_ONCE]
+    if "streaming" in needs(snippet) and (why := without_streaming()):
+        pytest.skip(why)
+    code = snippet.replace(GATEWAY, filled.cached.s3).replace(FOLDER, str(tmp_path / "mds"))
+    before = filled.asked()
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+        [sys.executable, "-c", code + ENDED_AT_ONCE],
+        env=environment(filled), capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert filled.asked() > before
