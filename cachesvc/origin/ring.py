@@ -55,6 +55,7 @@ from cachesvc.origin.arrival import Arrival, Discovery, Onward
 from cachesvc.origin.base import BypassStream, Listing, Origin, ProbeSink, Sink
 
 AGE_SHARE = 0.6  # decision 19
+STAT_THREADS = 8  # beside those of fetches, so that a version check waits for no fill
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -96,8 +97,8 @@ class RingOrigin:
     """An `origin.base.Origin` over a ring. Belongs to one event loop; opens nothing before `start`
     or the first call.
 
-    me: the sidecar's id, named in errors. behind: S3, which is closed with this. geometry: of this
-    side; a ring with another one is not read.
+    me: the sidecar's id, named in errors. behind: S3, closed by whoever made it. geometry: of this
+    side; a ring with another one is not read. max_gets: fetches and probes at a time, at most.
     """
 
     age_share = AGE_SHARE
@@ -127,7 +128,7 @@ class RingOrigin:
         self._lane = Lane(config, Verified())
         self._meeting = Meeting(config, self._router, self._lane, config.endpoints, self._check)
         self._script = Script(self._router, VersionCache(0, clock), config, clock)
-        self._threads = ThreadPoolExecutor(max_gets, thread_name_prefix="ring")
+        self._threads = ThreadPoolExecutor(max_gets + STAT_THREADS, thread_name_prefix="ring")
         self._uses: set[_Use] = set()
         self._closed = False
         self._around = False  # S3 was asked because no node could answer
@@ -138,9 +139,7 @@ class RingOrigin:
         return [one.lane_address for one in self._router.table.members] or self._meeting.endpoints
 
     async def start(self) -> None:
-        """Meet the ring now rather than at the first call. Fails if S3's origin does, never because
-        the ring is not there.
-        """
+        """Meet the ring now rather than at the first call. It need not be there."""
         try:
             await self._perform(Refresh())
         except CacheError as error:
@@ -187,13 +186,12 @@ class RingOrigin:
         return await self._behind.list(bucket, prefix, delimiter, token, limit_count)
 
     async def close(self) -> None:
-        """Give back connections and threads, and close what is behind. Fetches under way fail."""
+        """Give back connections and threads. Fetches under way fail."""
         self._closed = True
         for use in self._uses:
             use.stop()
         self._lane.close()
         await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
-        await self._behind.close()
 
     # -- driving the client's logic
 

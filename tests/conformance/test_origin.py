@@ -325,11 +325,12 @@ class TestRingOrigin(OriginContract):
     async def opened(self) -> AsyncIterator[tuple[Origin, Put]]:
         lane, grpc, admin = (f"127.0.0.1:{port}" for port in free_ports(3))
         places = {"lane": lane, "grpc": grpc, "admin": admin, "origin_endpoint": self.server.url}
-        config = load(places | {"data_dir": self.directory / "node"})
+        config = load(places | {"data_dir": str(self.directory / "node")})
         async with AsyncExitStack() as exits:
             for _ in range(self.node_count):
                 await open_node(config, exits)
             s3 = S3Origin(S3Settings(endpoint_url=self.server.url), Metrics())
+            exits.push_async_callback(s3.close)
             ring = ring_config(lane, "", 4)
             origin = RingOrigin("sidecar-1", ring, Geometry(), s3, Metrics(), 4)
             exits.push_async_callback(origin.close)
