@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cachesvc import config, logs
+from cachesvc import config, exports, logs
 from cachesvc.core.errors import CacheError, InvalidKey, Unauthenticated
 
 if TYPE_CHECKING:
@@ -382,6 +382,9 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
+
+
+app.command()(exports.env)
 
 
 def main() -> None:

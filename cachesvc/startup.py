@@ -58,7 +58,11 @@ _watch = _Watch()
 
 
 def arm() -> None:
-    """Open each door when its library is imported, or now if it is."""
+    """Open each door when its library is imported, or now if it is. Again, as virtual environments
+    read .pth files twice, is nothing.
+    """
+    if _watch in sys.meta_path:
+        return
     sys.meta_path.insert(0, _watch)
     for name in _DOORS:
         if name in sys.modules:

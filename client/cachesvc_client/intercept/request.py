@@ -89,23 +89,23 @@ class Place:
                 raise Passed("endpoint")
             path = path[len(home.path) :]
             if host == home.netloc:
-                bucket, path = _split(path)
+                bucket, key = _split(path)
             elif host.endswith(f".{home.netloc}"):
-                bucket = host.removesuffix(f".{home.netloc}")
+                bucket, key = host.removesuffix(f".{home.netloc}"), path.removeprefix("/")
             else:
                 raise Passed("endpoint")
         else:
             match = _AWS.fullmatch(host)
             if match is None:
                 raise Passed("endpoint")
-            bucket, path = (match["bucket"], path) if match["bucket"] else _split(path)
-        return self._named(bucket, path.removeprefix("/"))
+            bucket, key = _split(f"/{match['bucket']}{path}" if match["bucket"] else path)
+        return self._named(bucket, key)
 
-    def _named(self, bucket: str, path: str) -> ObjectName:
-        if not {".", ".."}.isdisjoint(path.split("/")):  # which HTTP clients resolve, or do not
+    def _named(self, bucket: str, key: str) -> ObjectName:
+        if not {".", ".."}.isdisjoint(key.split("/")):  # which HTTP clients resolve, or do not
             raise Passed("name")
         try:
-            name = ObjectName(unquote(bucket, errors="strict"), unquote(path, errors="strict"))
+            name = ObjectName(unquote(bucket, errors="strict"), unquote(key, errors="strict"))
         except (InvalidKey, UnicodeDecodeError) as error:
             raise Passed("name") from error
         if name.bucket.endswith(_OWN_SIGNATURES) or not self.holds(name):

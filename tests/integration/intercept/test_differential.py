@@ -73,8 +73,8 @@ def _calls() -> Iterator[Call]:
     yield Call("get_object", "small", False, {"IfMatch": '"other"', "Range": "bytes=0-5"})
     yield Call("get_object", "small", False, {"ResponseContentType": "text/plain"})
     yield Call("get_object", "small", False, {"ResponseCacheControl": "no-store"})
-    key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
-    yield Call("get_object", "small", False, key)
+    secret = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    yield Call("get_object", "small", False, secret)
 
 
 CALLS = list(_calls())

@@ -197,8 +197,9 @@ def test_a_defect_of_ours_is_logged_once_and_s3_answers(
 
     place.install()
     client = place.boto()
-    for where in ((CacheClient, "begin"), (answer_module, "head_of")):
-        monkeypatch.setattr(*where, broken)
+    places: list[tuple[Any, str]] = [(CacheClient, "begin"), (answer_module, "head_of")]
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, broken)
         assert read(client) == SMALL
         assert read(client, Range="bytes=1-2") == SMALL[1:3]
         monkeypatch.undo()
