@@ -1,7 +1,7 @@
 """CACHESVC_INTERCEPT=1: interception in a program that knows nothing of it.
 
 Story: `cachesvc.pth`, beside the installed packages, is read by every start of the interpreter, and
-imports this module if the variable asks for it. `arm` then waits, in the import system, until
+imports this module if the variable is set. `arm` then waits, in the import system, until
 botocore or fsspec is imported, if ever, and has the client installed behind it.
 
 Rules: the standard library's smallest part, and nothing else, is imported here; nothing that is
@@ -10,6 +10,7 @@ raised reaches the program.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -58,10 +59,10 @@ _watch = _Watch()
 
 
 def arm() -> None:
-    """Open each door when its library is imported, or now if it is. Again, as virtual environments
-    read .pth files twice, is nothing.
+    """Open each door when its library is imported, or now if it is, unless the variable is 0.
+    Again, as virtual environments read .pth files twice, is nothing.
     """
-    if _watch in sys.meta_path:
+    if _watch in sys.meta_path or os.environ["CACHESVC_INTERCEPT"] == "0":
         return
     sys.meta_path.insert(0, _watch)
     for name in _DOORS:

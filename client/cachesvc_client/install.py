@@ -22,7 +22,6 @@ from typing import Any
 SWITCH = "CACHESVC_INTERCEPT"
 BUCKETS = "CACHESVC_BUCKETS"
 SHADOW = "CACHESVC_SHADOW"
-_OFF = ("0", "off", "false", "no")
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ def install(
     botocore and fsspec, ValueError for a share or a bucket that is none, and what CacheClient
     raises for its settings.
     """
-    if os.environ.get(SWITCH, "").lower() in _OFF:
-        log.info("%s=%s: nothing is installed", SWITCH, os.environ[SWITCH])
+    if os.environ.get(SWITCH) == "0":
+        log.info("%s=0: nothing is installed", SWITCH)
         return
     given = {"endpoint": endpoint, "origin": dict(origin) if origin else None, "token": token}
     wanted = _wanted(buckets, shadow, given | settings)

@@ -27,16 +27,18 @@ PROGRAM = {
               " Key='key.csv')['Body'].read()"),
     "webdataset": ("awscli", "import subprocess; data = subprocess.run(['aws', 's3', 'cp',"
                    " 's3://bucket/key.csv', '-'], check=True, capture_output=True).stdout"),
-    "mosaicml": ("streaming", "from streaming.base.storage import CloudDownloader;"
-                 " CloudDownloader.get('s3://bucket').direct_download('s3://bucket/key.csv',"
-                 " '/dev/stdout', 60); data = b''"),
+    "mosaicml": ("streaming", "from streaming.base.storage.download import CloudDownloader as C;"
+                 " import pathlib, tempfile; local = tempfile.mkdtemp() + '/key.csv';"
+                 " C.get('s3://bucket').download('s3://bucket/key.csv', local);"
+                 " data = pathlib.Path(local).read_bytes()"),
     "obstore": ("obstore", "import obstore; from obstore.store import S3Store;"
                 " data = obstore.get(S3Store('bucket'), 'key.csv').bytes()"),
     "polars": ("polars", "import polars; data = polars.scan_csv('s3://bucket/key.csv').collect()"
                ".write_csv().encode()"),
     "s3torchconnector": ("s3torchconnectorclient", "from s3torchconnectorclient."
-                         "_mountpoint_s3_client import MountpointS3Client; data = b''.join(bytes(piece)"
-                         " for piece in MountpointS3Client(region='us-east-1',"
+                         "_mountpoint_s3_client import MountpointS3Client as C;"
+                         " data = b''.join(bytes(one)"
+                         " for one in C(region='us-east-1',"
                          " user_agent_prefix='test').get_object('bucket', 'key.csv'))"),
 }  # fmt: skip
 
