@@ -46,9 +46,10 @@ class AioInterceptor(Interceptor):
 
     async def after_write(self, context: Any, **_: Any) -> None:
         """A write has come to its end, well or not."""
-        names = self.written(context)
-        if names:
-            await self.interception.threads.run_each(self.forget, names)
+        try:
+            await self.interception.threads.run_each(self.forget, self.written(context))
+        except Exception as error:
+            STATS.fault(error)
 
     async def _run(self, steps: Steps) -> Answer:
         try:

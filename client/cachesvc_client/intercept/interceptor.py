@@ -147,10 +147,7 @@ class Interceptor:
 
     def forget(self, name: ObjectName) -> None:
         """Whoever begins to read the object from now on sees what is there now."""
-        try:
-            self.interception.cache.invalidate(str(name))
-        except Exception as error:
-            STATS.fault(error)
+        self.interception.cache.invalidate(str(name))
 
     def _hear(self, passing: _Passing, headers: Any) -> None:
         wanted = passing.wanted

@@ -47,9 +47,10 @@ class SyncInterceptor(Interceptor):
 
     def after_write(self, context: Any, **_: Any) -> None:
         """A write has come to its end, well or not."""
-        names = self.written(context)
-        if names:
-            self.interception.threads.each(self.forget, names)
+        try:
+            self.interception.threads.each(self.forget, self.written(context))
+        except Exception as error:
+            STATS.fault(error)
 
     def _run(self, steps: Steps) -> Answer:
         try:

@@ -22,6 +22,7 @@ from cachesvc_client.pinned import PinnedObject
 from urllib3.response import HTTPResponse
 
 from cachesvc.devorigin import Fault
+from tests.integration.cluster import Cluster
 from tests.integration.intercept.conftest import BUCKET, DATA, SMALL, Counted, Place
 from tests.support import pattern
 
@@ -283,6 +284,24 @@ def test_the_programs_own_hooks_and_retries_work_as_before(place: Place, counted
         assert answer["Body"].read() == SMALL
     finally:
         place.origin.faults = []
+    assert counted.faults == 0
+
+
+@pytest.mark.slow
+def test_nodes_killed_in_the_middle_of_a_body_are_not_noticed(
+    place: Place, tmp_path: Path, counted: Counted
+) -> None:
+    with Cluster(tmp_path, place.origin.url, 2) as cluster:
+        origin = {"endpoint_url": place.origin.url}
+        cachesvc_client.install(cluster.endpoint, origin=origin)
+        client = place.boto()
+        bodies = [client.get_object(Bucket=BUCKET, Key="big")["Body"] for _ in range(2)]
+        first = [body.read(100_000) for body in bodies]
+        cluster.nodes[0].kill()
+        assert first[0] + bodies[0].read() == DATA
+        cluster.nodes[1].kill()
+        assert first[1] + b"".join(bodies[1].iter_chunks(1 << 20)) == DATA
+        assert read(client) == SMALL, "of nodes that are all gone"
     assert counted.faults == 0
 
 
