@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cachesvc import config, serving
+from cachesvc import config, exports, serving
 from cachesvc.core.errors import CacheError, InvalidKey, Unauthenticated
 from cachesvc.serving import fail
 
@@ -319,6 +319,9 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
+
+
+app.command()(exports.env)
 
 
 def main() -> None:

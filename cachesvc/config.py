@@ -30,7 +30,10 @@ MIN_CAPACITY_BYTES = (
     2 * Geometry().block_bytes
 )  # a data directory; below, blocks only displace each other
 MAX_SOCKET_PATH_BYTES = 107  # the kernel's sockaddr_un has 108, one of them for the end
-_OTHER_VARIABLES = ("CACHESVC_ENDPOINT", "CACHESVC_TOKEN")  # the client's
+_OTHER_VARIABLES = (  # the client's
+    "CACHESVC_ENDPOINT", "CACHESVC_TOKEN",
+    "CACHESVC_INTERCEPT", "CACHESVC_BUCKETS", "CACHESVC_SHADOW",
+)  # fmt: skip
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

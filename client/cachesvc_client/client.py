@@ -107,6 +107,16 @@ class CacheClient:
         name = ObjectName.parse(uri)
         return PinnedObject(self, self._run(lambda script: script.stat(name)))
 
+    def begin(self, uri: str, start: int, end: int) -> tuple[PinnedObject, bytes]:
+        """Bytes `[start, end)`, cut to the object, with the version that they are of, from which to
+        read on: `pin` and its first `read` in one.
+        """
+        name = ObjectName.parse(uri)
+        room = Room(spans(name, [(start, end)]))
+        version = self._run(lambda script: script.read(name, [(start, end)], room))
+        cut = clamp(name, start, end, version.size_bytes)
+        return PinnedObject(self, version), room.result(cut.start, cut.end)
+
     def map(self, uri: str, start: int = 0, end: int | None = None) -> Region | EmptyRegion:
         """Bytes `[start, end)` as one read-only buffer in memory, of one version: see Region.
 

@@ -171,6 +171,14 @@ def _endpoints(text: str) -> tuple[tuple[str, ...], bool]:
     ), grpc
 
 
+def origin_url(named: str | None) -> str:
+    """The S3 endpoint of that name, else the environment's, without a slash at its end, in lower
+    case; "" for AWS itself.
+    """
+    found = named or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return (found or "").rstrip("/").lower()
+
+
 def is_local(endpoint: str) -> bool:
     """Whether an endpoint is the socket of a node on this host."""
     return endpoint.startswith(_UNIX)

@@ -17,7 +17,7 @@ from cachesvc.core.errors import ObjectNotFound
 from cachesvc_client.client import CacheClient
 from cachesvc_client.fs import listing, writing
 from cachesvc_client.fs.paths import parents, split, uri
-from cachesvc_client.fs.threads import Threads
+from cachesvc_client.threads import Threads
 
 
 class Changes(AbstractFileSystem):  # type: ignore[misc]

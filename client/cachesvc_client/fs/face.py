@@ -11,7 +11,7 @@ from typing import Any
 
 from fsspec.asyn import AsyncFileSystem, get_loop
 
-from cachesvc_client.fs.threads import Threads
+from cachesvc_client.threads import Threads
 
 
 class AsyncFace(AsyncFileSystem):  # type: ignore[misc]

@@ -37,8 +37,8 @@ from cachesvc_client.fs.paths import split, uri
 from cachesvc_client.fs.ranges import Bounds, bounded, read_joined
 from cachesvc_client.fs.readahead import PacedCache
 from cachesvc_client.fs.settings import split_options
-from cachesvc_client.fs.threads import Threads
 from cachesvc_client.pinned import PinnedObject
+from cachesvc_client.threads import Threads
 
 LISTINGS_EXPIRY_S = 10  # as old as a version may be, unless told otherwise
 _GET_BYTES = 32 << 20

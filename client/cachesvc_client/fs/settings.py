@@ -6,9 +6,10 @@ that changes which bytes are read is ever ignored.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from cachesvc_client.config import origin_url
 
 _OF_S3FS = {
     "key": "aws_access_key_id", "username": "aws_access_key_id", "secret": "aws_secret_access_key",
@@ -74,5 +75,4 @@ def endpoint_of(options: Mapping[str, Any]) -> str:
     inner = options.get("client_kwargs") or {}
     origin = options.get("origin") or {}
     named = options.get("endpoint_url") or inner.get("endpoint_url") or origin.get("endpoint_url")
-    found = named or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return str(found or "").rstrip("/").lower()
+    return origin_url(named)

@@ -1,4 +1,4 @@
-"""The threads on which a file system's blocking work runs, for whoever must not wait for it.
+"""The threads on which blocking work runs, for whoever must not wait for it.
 
 Rules: they belong to one process. In a forked child those of the parent are parked (forks.py), and
 the child's own are made when they are first needed.
@@ -51,7 +51,7 @@ class Threads:
     def _submit(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         with forks.lock:
             if self._pool is None or self._generation != forks.generation:
-                self._pool = ThreadPoolExecutor(MAX_COUNT, "cachesvc-fs")
+                self._pool = ThreadPoolExecutor(MAX_COUNT, "cachesvc-wait")
                 self._generation = forks.generation
                 forks.mine(self._pool)
             return self._pool.submit(work, *args, **kwargs)

@@ -1,0 +1,143 @@
+"""What to answer a read with, decided once for boto3 and aiobotocore: a generator that yields what
+it needs and leaves the doing to `sync` and `aio`.
+
+Story: the fields that S3 gave this client with the object are looked up, or asked for by a HEAD
+with the client's own credentials. Then the cache gives its version and the first bytes. If fields
+and version belong together, that is the answer; if not, the fields are asked for once more, and if
+S3 has another version by then, the nodes are told, and this read is S3's.
+
+Rules
+- A HEAD that S3 refuses, a condition that fails, a range without bytes: S3 answers the read.
+- No byte is promised before the first ones are in hand.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+from cachesvc.core.errors import CacheError, RangeError
+from cachesvc_client.client import CacheClient
+from cachesvc_client.intercept.fields import REQUEST_IDS, Fields, FieldTable
+from cachesvc_client.intercept.request import Passed, Wanted
+from cachesvc_client.intercept.stream import Stream, first_window
+from cachesvc_client.pinned import PinnedObject
+
+_IN_PARTS = re.compile(r'-[0-9]+"$')
+
+
+@dataclass(frozen=True, slots=True)
+class AskHead:
+    """Effect: ask S3 by HEAD, as the client itself would, with checksum fields; gives Fields or
+    None if S3 refuses.
+    """
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Effect: what this function returns, which may wait for the cache."""
+
+    work: Callable[[], Any]
+
+
+@dataclass(slots=True)
+class Answer:
+    """The head of an answer, and where its bytes come from; None where there are none."""
+
+    status: int
+    headers: dict[str, str]
+    pinned: PinnedObject | None = None
+    stream: Stream | None = None
+
+
+Steps = Generator[AskHead | Blocking, Any, Answer]
+
+
+def answering(wanted: Wanted, table: FieldTable, cache: CacheClient) -> Steps:
+    """The answer to a read. Raises Passed if it is S3's."""
+    known = table.get(wanted.who, wanted.name)
+    whole = wanted.span is None and not wanted.head
+    if known is not None and wanted.checksums and whole and not known.checksums:
+        known = None
+    if known is None and wanted.head:
+        raise Passed("first")  # S3's answer is heard, and the next one is ours
+    fields = known or (yield from _asked(wanted, table))
+    found = yield from _found(wanted, fields, cache)
+    if found is None and known is not None and not wanted.head:
+        table.drop(wanted.name)
+        fields = yield from _asked(wanted, table)
+        found = yield from _found(wanted, fields, cache)
+    if found is None:
+        table.drop(wanted.name)
+        if not wanted.head:  # by a HEAD just now: the nodes do not know the version yet
+            yield Blocking(lambda: cache.invalidate(str(wanted.name)))
+        raise Passed("version")
+    return found
+
+
+def _asked(wanted: Wanted, table: FieldTable) -> Generator[AskHead, Fields | None, Fields]:
+    fields = yield AskHead(wanted)
+    if fields is None:
+        raise Passed("refused")
+    table.put(wanted.who, wanted.name, fields)
+    return fields
+
+
+def _found(
+    wanted: Wanted, fields: Fields, cache: CacheClient
+) -> Generator[Blocking, Any, Answer | None]:
+    """The answer, if the cache has the version that the fields are of."""
+    if wanted.if_match is not None and wanted.if_match.strip('"') != fields.etag.strip('"'):
+        raise Passed("condition")
+    size_bytes = fields.size_bytes
+    start, end = wanted.span.within(size_bytes) if wanted.span else (0, size_bytes)
+    first_end = start if wanted.head else first_window(start, end)
+    uri = str(wanted.name)
+    try:
+        pinned, data = yield Blocking(lambda: cache.begin(uri, start, first_end))
+    except RangeError:
+        return None
+    except CacheError as error:
+        raise Passed("cache") from error
+    if not fields.describe(pinned.version):
+        return None
+    if len(data) != first_end - start:
+        raise AssertionError(f"{uri}: {len(data)} bytes of [{start}, {first_end})")
+    status, headers = head_of(wanted, fields, start, end)
+    if wanted.head:
+        return Answer(status, headers)
+    return Answer(status, headers, pinned, Stream(start, end, data))
+
+
+def head_of(wanted: Wanted, fields: Fields, start: int, end: int) -> tuple[int, dict[str, str]]:
+    """Status and header fields of the answer with bytes `[start, end)`. Raises Passed if they
+    cannot be told.
+    """
+    told = wanted.checksums and wanted.span is None
+    if told and not _clear(fields):
+        raise Passed("checksum")
+    headers = {
+        name: value for name, value in fields.said if told or not name.startswith("x-amz-checksum-")
+    }
+    headers["content-length"] = str(end - start)
+    if "date" in fields.anew:
+        headers["date"] = formatdate(usegmt=True)
+    for name in REQUEST_IDS:
+        if name in fields.anew:
+            headers[name] = f"CACHESVC{secrets.token_hex(4).upper()}"
+    if wanted.span is None:
+        return 200, headers
+    headers["content-range"] = f"bytes {start}-{end - 1}/{fields.size_bytes}"
+    return 206, headers
+
+
+def _clear(fields: Fields) -> bool:
+    """Whether it is known what the checksums of the object are of: it, or its parts."""
+    said = [name for name, _ in fields.said if name.startswith("x-amz-checksum-")]
+    return not said or "x-amz-checksum-type" in said or _IN_PARTS.search(fields.etag) is None

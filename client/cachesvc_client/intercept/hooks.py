@@ -1,0 +1,117 @@
+"""Where interception meets botocore: every S3 client gets an interceptor, by documented events.
+
+Story: botocore tells `creating-client-class.s3` before it makes a client; a base class put in there
+attaches the interceptor to the client once it is made (`before-send`, `after-call`). New sessions
+get that handler from botocore's list of built-in ones, as moto's do; sessions and clients that are
+there already are looked up once, among all objects of the process.
+
+Rules: `give_back` takes all of it back; classes that were made meanwhile stay, without effect.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+from weakref import finalize
+
+from cachesvc_client.intercept import writes
+from cachesvc_client.intercept.interceptor import USER_AGENT, Interception
+from cachesvc_client.intercept.stats import STATS
+
+_CLASSES = "creating-client-class.s3"
+_EVENTS = {
+    f"{event}.s3.{operation}": method
+    for event, method, operations in (
+        ("before-send", "before_send", ("GetObject", "HeadObject")),
+        ("after-call", "after_call", ("GetObject", "HeadObject")),
+        ("before-parameter-build", "remember", writes.OPERATIONS),
+        ("after-call", "after_write", writes.OPERATIONS),
+        ("after-call-error", "after_write", writes.OPERATIONS),
+    )
+    for operation in operations
+}
+_ID = "cachesvc-"  # and the event: an id counts for all events of an emitter
+_current: Interception | None = None
+
+
+def take_over(interception: Interception) -> None:
+    """From now on S3 clients, also those there are, read through this interception."""
+    global _current  # noqa: PLW0603 - botocore's built-in handlers are the process's
+    from botocore.client import BaseClient
+    from botocore.handlers import BUILTIN_HANDLERS
+    from botocore.session import Session
+
+    give_back()
+    _current = interception
+    finalize(interception, interception.cache.close)
+    BUILTIN_HANDLERS.append((_CLASSES, _make_hooked))
+    for session in _living(Session):
+        session.register(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
+    for client in _living(BaseClient):
+        _stand_beside(client)
+
+
+def give_back() -> None:
+    """Everything is botocore's again; bodies that are being read go on."""
+    global _current  # noqa: PLW0603
+    if _current is None:
+        return
+    from botocore.client import BaseClient
+    from botocore.handlers import BUILTIN_HANDLERS
+    from botocore.session import Session
+
+    _current = None
+    BUILTIN_HANDLERS[:] = [one for one in BUILTIN_HANDLERS if one[1] is not _make_hooked]
+    for session in _living(Session):
+        session.unregister(_CLASSES, _make_hooked)
+        session.unregister(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
+    for client in _living(BaseClient):
+        for event in _EVENTS:
+            client.meta.events.unregister(event, unique_id=_ID + event)
+
+
+class Hooked:
+    """A base of S3's client classes that attaches an interceptor to each client."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        _stand_beside(self)
+
+
+def _make_hooked(base_classes: list[type], **_: Any) -> None:
+    if Hooked not in base_classes:
+        base_classes.insert(0, Hooked)
+
+
+def _stand_beside(client: Any) -> None:
+    """Attach an interceptor to a client, if it is one of S3 and not of our own."""
+    try:
+        meta, interception = client.meta, _current
+        if interception is None or meta.service_model.service_name != "s3":
+            return
+        if meta.config.user_agent_extra == USER_AGENT:
+            return
+        interceptor = _kind_of(client)(client, interception)
+        for event, method in _EVENTS.items():
+            handler = getattr(interceptor, method)
+            meta.events.register_last(event, handler, unique_id=_ID + event)
+    except Exception as error:
+        STATS.fault(error)
+
+
+def _kind_of(client: Any) -> Any:
+    if any(base.__module__.startswith("aiobotocore.") for base in type(client).__mro__):
+        from cachesvc_client.intercept.aio import AioInterceptor
+
+        return AioInterceptor
+    from cachesvc_client.intercept.sync import SyncInterceptor
+
+    return SyncInterceptor
+
+
+def _living(kind: type) -> Iterator[Any]:
+    """The objects of a class. By their true type: asking a proxy for its class may do anything."""
+    for one in gc.get_objects():
+        if issubclass(type(one), kind):
+            yield one

@@ -1,0 +1,93 @@
+"""What interception did in this process, in numbers.
+
+Rules: a fork begins its own count at the parent's; the lock is made anew there, because a thread of
+the parent may have held it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from threading import Lock
+
+log = logging.getLogger("cachesvc_client.intercept")
+
+
+@dataclass(frozen=True, slots=True)
+class Intercepted:
+    """Counters of one process.
+
+    answered, answered_bytes: reads answered from the cache, and the bytes that they promised.
+    passed: reads left to S3, by why. faults: how often our own code failed. rescued: bodies of
+    which the cache lost the rest, which then came from S3.
+    Of reads done both ways: compared, compared_bytes; differing, how many had a wrong byte; stale,
+    the cache had another version; unread, the cache had no bytes; the time that S3 and the cache
+    took for the bytes compared, in seconds.
+    """
+
+    answered: int = 0
+    answered_bytes: int = 0
+    passed: tuple[tuple[str, int], ...] = ()
+    faults: int = 0
+    rescued: int = 0
+    compared: int = 0
+    compared_bytes: int = 0
+    differing: int = 0
+    stale: int = 0
+    unread: int = 0
+    s3_seconds: float = 0.0
+    cache_seconds: float = 0.0
+
+
+class Stats:
+    """The counters, and what is logged once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._told: set[str] = set()
+        self._passed: Counter[str] = Counter()
+        self._counted = Intercepted()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self._lock = Lock()
+
+    def count(self, **numbers: float) -> None:
+        """Add to counters by name."""
+        with self._lock:
+            now = self._counted
+            self._counted = replace(
+                now, **{name: getattr(now, name) + number for name, number in numbers.items()}
+            )
+
+    def passed(self, why: str) -> None:
+        """A read was left to S3."""
+        with self._lock:
+            self._passed[why] += 1
+
+    def fault(self, error: Exception) -> None:
+        """Our own code failed; logged once for each kind of error."""
+        self.count(faults=1)
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.error(
+                "interception failed, S3 is read instead (told once for each kind of error): %r",
+                error,
+                exc_info=error,
+            )
+
+    def snapshot(self) -> Intercepted:
+        """The counters now."""
+        with self._lock:
+            return replace(self._counted, passed=tuple(sorted(self._passed.items())))
+
+
+STATS = Stats()
+
+
+def intercepted() -> Intercepted:
+    """What interception did in this process so far."""
+    return STATS.snapshot()
