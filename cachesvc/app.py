@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -192,6 +193,7 @@ async def _serve(config: NodeConfig) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as exits:
         node = await open_node(config, exits)
+        gc.freeze()  # what stays is not looked through again and again
         log.info("ready", node=node.cluster.me.node_id, lane=config.lane, grpc=config.grpc)
         print("ready", flush=True)
         await stopped.wait()

@@ -113,10 +113,11 @@ class Reader:
             counter.inc()
         return answer
 
-    def hit(self, request: ReadRequest) -> Answer | None:
+    def hit(self, request: ReadRequest, *, wait: bool = True) -> Answer | None:
         """The whole answer, if all of it is stored and its version is known; else None.
 
-        Opens files and may read a trailer, but waits for no one.
+        Opens files and reads trailers and pages, but waits for no one. wait: False also waits for
+        no disk: None where files are not open, or pages that are checked here not in memory.
 
         Raises: RangeError.
         """
@@ -127,8 +128,10 @@ class Reader:
             return None
         try:
             parts = self._cut(answer.version, request)
+            if not wait and not all(self._at_hand(part) for part in parts):
+                return None
             for part in parts:
-                segment = self._stored(part, Source.DISK, _way(request))
+                segment = self._stored(part, Source.DISK, _way(request), wait)
                 if segment is None:
                     answer.close()
                     return None
@@ -199,7 +202,10 @@ class Reader:
             )
         return [part for one in wanted for part in slices(version, one, self.geometry)]
 
-    def _stored(self, part: Slice, source: Source, way: Way) -> Segment | None:
+    def _at_hand(self, part: Slice) -> bool:
+        return part.pages & ~(self._store.at_hand(part.block) or 0) == 0
+
+    def _stored(self, part: Slice, source: Source, way: Way, wait: bool = True) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
         look = self._store.pin if source is Source.DISK else self._store.hold
         pin = look(part.block)
@@ -211,23 +217,25 @@ class Reader:
                 if way is Way.PASSED:
                     segment = passed(pin, part, source)
                 else:
-                    segment = self._from_pin(pin, part, source, way)
+                    segment = self._from_pin(pin, part, source, way, wait)
         finally:
             if segment is None:
                 pin.close()
         return segment
 
-    def _from_pin(self, pin: Pin, part: Slice, source: Source, way: Way) -> Segment | None:
+    def _from_pin(
+        self, pin: Pin, part: Slice, source: Source, way: Way, wait: bool
+    ) -> Segment | None:
         segment = Segment(part.object_start, part.length_bytes, source, pin=pin)
         page_bytes = part.block.geometry.page_bytes
         checks_all = _checks_all(part, way)
         sums = []
-        for start, end, page, whole in part.pieces():
+        for start, end, page, whole in part.pieces() if checks_all else part.sections():
             if whole and not checks_all:
-                _extend(segment, pin, start, end)
-                sums.append(pin.checksums(page, page + 1))
+                segment.parts.append(FilePart(pin, start, end - start))
+                sums.append(pin.checksums(page, -(-end // page_bytes)))
                 continue
-            data = self._checked_page(pin, page)
+            data = self._checked_page(pin, page, wait)
             if data is None:
                 return None
             first = page * page_bytes
@@ -239,9 +247,11 @@ class Reader:
         segment.checksums = b"".join(sums)
         return segment
 
-    def _checked_page(self, pin: Pin, page: int) -> bytes | None:
+    def _checked_page(self, pin: Pin, page: int, wait: bool = True) -> bytes | None:
         try:
-            data = pin.page(page)
+            data = pin.page(page, wait=wait)
+        except BlockingIOError:
+            return None
         except OSError as error:
             self._store.read_failed(pin, error)
             return None
@@ -351,15 +361,6 @@ def _way(request: ReadRequest) -> Way:
     return Way.PASSED if request.descriptors else Way.PLAIN
 
 
-def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
-    """Send `[start, end)` of the file too, joined to the part before it where they touch."""
-    last = segment.parts[-1] if segment.parts else None
-    if isinstance(last, FilePart) and last.offset + last.length_bytes == start:
-        last.length_bytes += end - start
-    else:
-        segment.parts.append(FilePart(pin, start, end - start))
-
-
 def _checks_all(part: Slice, way: Way) -> bool:
     """Whether every page of the slice is checked here; else only those that are sent in part."""
     return way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
@@ -371,10 +372,12 @@ def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segme
     data = flight.bytes_of(landed.start, landed.end) if landed.length_bytes > 0 else None
     if data is None:
         return None
-    sums = []
-    for start, end, page, whole in landed.pieces():
-        piece = data[start - landed.start : end - landed.start]
-        sums.append(flight.checksums_of(page, page + 1) if whole else checksum(piece))
+    sums, page_bytes = [], part.block.geometry.page_bytes
+    for start, end, page, whole in landed.sections():
+        if whole:
+            sums.append(flight.checksums_of(page, -(-end // page_bytes)))
+        else:
+            sums.append(checksum(data[start - landed.start : end - landed.start]))
     return Segment(landed.object_start, landed.length_bytes, source, b"".join(sums), [data])
 
 
