@@ -6,12 +6,15 @@ whoever asked for it, and what is still in it with it.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from cachesvc.core.blocks import Slice, cuts
-from cachesvc.core.format import CHECKSUM_BYTES, checksum
+from xxhash import xxh3_64_intdigest
+
+from cachesvc.core.blocks import Slice
+from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.pins import Pin
 
@@ -134,9 +137,11 @@ async def take(answer: Answer) -> Segment | None:
 
 def right(data: memoryview, start: int, sums: bytes, page_bytes: int) -> bool:
     """Whether the bytes from `start` of the object on match their checksums, if they have any."""
-    pieces = cuts(start, start + len(data), page_bytes) if sums else ()
-    return all(
-        checksum(data[first - start : beyond - start])
-        == sums[number * CHECKSUM_BYTES : (number + 1) * CHECKSUM_BYTES]
-        for number, (first, beyond) in enumerate(pieces)
-    )
+    if not sums:
+        return True
+    first, beyond = 0, page_bytes - start % page_bytes
+    for expected in struct.unpack(f"<{len(sums) // CHECKSUM_BYTES}Q", sums):
+        if xxh3_64_intdigest(data[first:beyond]) != expected:
+            return False
+        first, beyond = beyond, beyond + page_bytes
+    return first >= len(data)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -194,6 +195,7 @@ async def _serve(config: HostConfig) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as exits:
         node = await open_node(config, exits)
+        gc.freeze()  # what stays is not looked through again and again
         log.info("ready", node=node.cluster.me.node_id, lane=config.lane, grpc=config.grpc)
         print("ready", flush=True)
         await stopped.wait()

@@ -66,19 +66,25 @@ class Pin:
     def fileno(self) -> int:
         return self.held.file.fileno()
 
-    def pread(self, start: int, end: int) -> bytes:
-        """The bytes `[start, end)` of the block, unchecked. Fewer if the file was cut short."""
-        return self.held.file.pread(end - start, start)
+    def pread(self, start: int, end: int, *, wait: bool = True) -> bytes:
+        """The bytes `[start, end)` of the block, unchecked. Fewer if the file was cut short.
+
+        wait: False raises BlockingIOError where a disk would have to be waited for.
+        """
+        return self.held.file.pread(end - start, start, wait=wait)
 
     def readinto(self, view: memoryview, start: int) -> int:
         """The bytes from `start` of the block on, unchecked, into the view; how many there were."""
         return self.held.file.readinto(view, start)
 
-    def page(self, page: int) -> bytes | None:
-        """A whole page, checked against its checksum; None if it does not match."""
+    def page(self, page: int, *, wait: bool = True) -> bytes | None:
+        """A whole page, checked against its checksum; None if it does not match.
+
+        wait: see `pread`.
+        """
         block = self.held.trailer.block
         start = page * block.geometry.page_bytes
-        data = self.pread(start, start + block.page_length_bytes(page))
+        data = self.pread(start, start + block.page_length_bytes(page), wait=wait)
         return data if checksum(data) == self.checksums(page, page + 1) else None
 
     def close(self) -> None:

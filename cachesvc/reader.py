@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from enum import Enum
 from functools import partial
 
 from cachesvc.answer import Answer, FilePart, Segment, passed
@@ -43,8 +42,8 @@ from cachesvc.readahead import Owns, Readahead, owns_all
 from cachesvc.small import SmallReads
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
+from cachesvc.way import Way, checks_all, way_of
 
-SMALL_BYTES = 64 << 10  # up to here an answer goes from memory: one send, and checked here
 _REJOINS = 8  # how often pages may be evicted under a reader before it gives up
 _METRIC_SOURCE = {
     Source.DISK: "disk",
@@ -53,19 +52,6 @@ _METRIC_SOURCE = {
     Source.ORIGIN: "origin",
     Source.BYPASS: "origin",
 }
-
-
-class Way(Enum):
-    """How stored pages are sent: as they stand, each checked here, or passed as descriptors."""
-
-    PLAIN = 1
-    CHECKED = 2
-    PASSED = 3  # all that the store takes: waited for
-    MIXED = 4  # what has landed before it is stored comes as bytes
-
-    @property
-    def passes(self) -> bool:
-        return self in (Way.PASSED, Way.MIXED)
 
 
 class Reader:
@@ -118,10 +104,11 @@ class Reader:
             counter.inc()
         return answer
 
-    def hit(self, request: ReadRequest) -> Answer | None:
+    def hit(self, request: ReadRequest, *, wait: bool = True) -> Answer | None:
         """The whole answer, if all of it is stored and its version is known; else None.
 
-        Opens files and may read a trailer, but waits for no one.
+        Opens files and reads trailers and pages, but waits for no one. wait: False also waits for
+        no disk: None where files are not open, or pages that are checked here not in memory.
 
         Raises: RangeError.
         """
@@ -132,8 +119,10 @@ class Reader:
             return None
         try:
             parts = self._cut(answer.version, request)
+            if not wait and not all(self._at_hand(part) for part in parts):
+                return None
             for part in parts:
-                segment = self._stored(part, Source.DISK, _way(request))
+                segment = self._stored(part, Source.DISK, way_of(request), wait)
                 if segment is None:
                     answer.close()
                     return None
@@ -170,7 +159,7 @@ class Reader:
                 parts = self._cut(answer.version, request)
                 if request.verify:
                     self.small.forget(parts)
-                answer.more = self._segments(answer.version, parts, _way(request), probed)
+                answer.more = self._segments(answer.version, parts, way_of(request), probed)
             elif request.version is not None:
                 raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")
             answer.resources = exits.pop_all()
@@ -204,7 +193,10 @@ class Reader:
             )
         return [part for one in wanted for part in slices(version, one, self.geometry)]
 
-    def _stored(self, part: Slice, source: Source, way: Way) -> Segment | None:
+    def _at_hand(self, part: Slice) -> bool:
+        return part.pages & ~(self._store.at_hand(part.block) or 0) == 0
+
+    def _stored(self, part: Slice, source: Source, way: Way, wait: bool = True) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
         look = self._store.pin if source is Source.DISK else self._store.hold
         pin = look(part.block)
@@ -216,23 +208,25 @@ class Reader:
                 if way.passes:
                     segment = passed(pin, part, source)
                 else:
-                    segment = self._from_pin(pin, part, source, way)
+                    segment = self._from_pin(pin, part, source, way, wait)
         finally:
             if segment is None:
                 pin.close()
         return segment
 
-    def _from_pin(self, pin: Pin, part: Slice, source: Source, way: Way) -> Segment | None:
+    def _from_pin(
+        self, pin: Pin, part: Slice, source: Source, way: Way, wait: bool
+    ) -> Segment | None:
         segment = Segment(part.object_start, part.length_bytes, source, pin=pin)
         page_bytes = part.block.geometry.page_bytes
-        checks_all = _checks_all(part, way)
+        by_page = checks_all(part, way)
         sums = []
-        for start, end, page, whole in part.pieces():
-            if whole and not checks_all:
-                _extend(segment, pin, start, end)
-                sums.append(pin.checksums(page, page + 1))
+        for start, end, page, whole in part.pieces() if by_page else part.sections():
+            if whole and not by_page:
+                segment.parts.append(FilePart(pin, start, end - start))
+                sums.append(pin.checksums(page, -(-end // page_bytes)))
                 continue
-            data = self._checked_page(pin, page)
+            data = self._checked_page(pin, page, wait)
             if data is None:
                 return None
             first = page * page_bytes
@@ -244,9 +238,11 @@ class Reader:
         segment.checksums = b"".join(sums)
         return segment
 
-    def _checked_page(self, pin: Pin, page: int) -> bytes | None:
+    def _checked_page(self, pin: Pin, page: int, wait: bool = True) -> bytes | None:
         try:
-            data = pin.page(page)
+            data = pin.page(page, wait=wait)
+        except BlockingIOError:
+            return None
         except OSError as error:
             self._store.read_failed(pin, error)
             return None
@@ -332,7 +328,7 @@ class Reader:
         run = wanted.run(present)
         if run is None:
             return None
-        if not way.passes and (_checks_all(run, way) or not run.whole):
+        if not way.passes and (checks_all(run, way) or not run.whole):
             return await self._aside(partial(self._stored, run, source, way))
         return self._stored(run, source, way)
 
@@ -355,38 +351,18 @@ class Reader:
             self._bytes[source].inc(count_bytes)
 
 
-def _way(request: ReadRequest) -> Way:
-    if request.verify:
-        return Way.CHECKED
-    if not request.descriptors:
-        return Way.PLAIN
-    return Way.MIXED if request.landed_as_bytes else Way.PASSED
-
-
-def _extend(segment: Segment, pin: Pin, start: int, end: int) -> None:
-    """Send `[start, end)` of the file too, joined to the part before it where they touch."""
-    last = segment.parts[-1] if segment.parts else None
-    if isinstance(last, FilePart) and last.offset + last.length_bytes == start:
-        last.length_bytes += end - start
-    else:
-        segment.parts.append(FilePart(pin, start, end - start))
-
-
-def _checks_all(part: Slice, way: Way) -> bool:
-    """Whether every page of the slice is checked here; else only those that are sent in part."""
-    return way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
-
-
 def _landed(part: Slice, position: int, flight: Flight, source: Source) -> Segment | None:
     """What has landed from `position` on, from memory; None once that was given back."""
     landed = Slice(part.block, position, min(part.end, flight.landed_end))
     data = flight.bytes_of(landed.start, landed.end) if landed.length_bytes > 0 else None
     if data is None:
         return None
-    sums = []
-    for start, end, page, whole in landed.pieces():
-        piece = data[start - landed.start : end - landed.start]
-        sums.append(flight.checksums_of(page, page + 1) if whole else checksum(piece))
+    sums, page_bytes = [], part.block.geometry.page_bytes
+    for start, end, page, whole in landed.sections():
+        if whole:
+            sums.append(flight.checksums_of(page, -(-end // page_bytes)))
+        else:
+            sums.append(checksum(data[start - landed.start : end - landed.start]))
     return Segment(landed.object_start, landed.length_bytes, source, b"".join(sums), [data])
 
 

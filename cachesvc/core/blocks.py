@@ -130,6 +130,20 @@ class Slice:
             for page in (start // page_bytes,)
         ]
 
+    def sections(self) -> list[tuple[int, int, int, bool]]:
+        """Like `pieces`, but all whole pages, which are adjacent, in one."""
+        page_bytes = self.block.geometry.page_bytes
+        first = -(-self.start // page_bytes) * page_bytes
+        beyond = self.end
+        if beyond != self.block.length_bytes:
+            beyond = beyond // page_bytes * page_bytes
+        if first >= beyond:
+            return self.pieces()
+        borders = ((self.start, first, False), (first, beyond, True), (beyond, self.end, False))
+        return [
+            (start, end, start // page_bytes, whole) for start, end, whole in borders if start < end
+        ]
+
     def run(self, present: int) -> Slice | None:
         """What of the slice can be had at its start: up to the first page that is not present."""
         page_bytes = self.block.geometry.page_bytes

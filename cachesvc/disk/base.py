@@ -29,8 +29,11 @@ class BlockFile(Protocol):
     Positions and sizes in bytes; safe to read from several threads at once.
     """
 
-    def pread(self, size_bytes: int, offset: int) -> bytes:
-        """Up to `size_bytes` bytes; fewer only at the end of the file."""
+    def pread(self, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+        """Up to `size_bytes` bytes; fewer only at the end of the file.
+
+        wait: False for who may wait for no disk: BlockingIOError where not all is in memory.
+        """
 
     def readinto(self, view: memoryview, offset: int) -> int:
         """Fill the view; how many bytes there were, fewer only at the end of the file."""

@@ -8,6 +8,7 @@ never be found again, and is removed by `scan` so that it takes no space.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -27,8 +28,19 @@ class NvmeFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def pread(self, size_bytes: int, offset: int) -> bytes:
-        return os.pread(self._fd, size_bytes, offset)
+    def pread(self, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+        if wait:
+            return os.pread(self._fd, size_bytes, offset)
+        data = bytearray(size_bytes)
+        try:
+            filled = os.preadv(self._fd, [data], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            filled = 0
+        if filled < size_bytes:
+            raise BlockingIOError(errno.EAGAIN, "not all of it is in memory")
+        return bytes(data)
 
     def readinto(self, view: memoryview, offset: int) -> int:
         filled = 0

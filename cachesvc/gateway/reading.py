@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 
 import structlog
 from aiohttp.web import BaseRequest, Response, StreamResponse
@@ -155,8 +156,7 @@ class Reading:
 
     async def _get(self, request: BaseRequest, head: Head, body: ByteRange) -> StreamResponse:
         window = ByteRange(body.start, min(body.end, body.start + WINDOW_BYTES))
-        look = await on_a_thread(lambda: self._look(head.version, window))
-        assert look is not None
+        look = await self._look(head.version, window)
         answer = look.hit or await self._reader.read(_request(head.version, window))
         async with aclosing(answer):
             first = await take(answer)
@@ -171,7 +171,16 @@ class Reading:
                     return Response(status=head.status, headers=head.fields, body=data)
                 return await self._send(request, head, body, answer, first)
 
-    def _look(self, version: ObjectVersion, window: ByteRange) -> _Look:
+    async def _look(self, version: ObjectVersion, window: ByteRange) -> _Look:
+        """At once, or, where a disk has to be asked, on a thread."""
+        hit = self._reader.hit(_request(version, window), wait=False)
+        if hit is not None:
+            return _Look(hit, True)
+        look = await on_a_thread(partial(self._look_on_disk, version, window))
+        assert look is not None
+        return look
+
+    def _look_on_disk(self, version: ObjectVersion, window: ByteRange) -> _Look:
         hit = self._reader.hit(_request(version, window))
         if hit is not None:
             return _Look(hit, True)
@@ -207,8 +216,7 @@ class Reading:
         return response
 
     async def _send_window(self, outlet: Outlet, version: ObjectVersion, window: ByteRange) -> None:
-        look = await on_a_thread(lambda: self._look(version, window))
-        assert look is not None
+        look = await self._look(version, window)
         answer = look.hit or await self._reader.read(_request(version, window))
         async with aclosing(answer):
             await self._send_rest(outlet, version, answer)

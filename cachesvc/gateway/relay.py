@@ -180,7 +180,9 @@ class Relay:
         if region is None:
             ask = Outgoing("HEAD", Target(bucket, "", (), f"/{bucket}"), {})
             async with self._request(access, endpoint, access.region, ask) as answer:
-                region = answer.headers.get("x-amz-bucket-region", access.region)
+                region = answer.headers.get("x-amz-bucket-region")
+            if region is None:
+                return endpoint, access.region  # not known yet: the next request asks again
             if len(self._regions) >= MAX_BUCKET_COUNT:
                 self._regions.clear()
             self._regions[bucket] = region

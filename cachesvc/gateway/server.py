@@ -7,7 +7,9 @@ and it is answered from the cache (reading) or passed to the origin (passing).
 Rules
 - Every answer has x-amz-request-id, Server, X-Cache-Node; every error is S3's XML.
 - What fails before the head is an error document; behind the head, the connection ends.
-- At most MAX_REQUEST_COUNT requests at a time, beyond: 503 SlowDown at once.
+- At most MAX_REQUEST_COUNT requests at a time, beyond: 503 SlowDown at once. At most
+  MAX_CONNECTION_COUNT connections, beyond: 503 and closed, before anything is read. A connection
+  without a request for _KEEP_IDLE_S is closed.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from cachesvc.gateway.writing import Writing
 from cachesvc.metrics import Metrics
 
 MAX_REQUEST_COUNT = 4096
+MAX_CONNECTION_COUNT = 8192
 BUCKET_KNOWN_S = 60.0
 MAX_BUCKET_COUNT = 10_000
 _MAX_LINE_BYTES = 16 << 10
@@ -84,7 +87,12 @@ class Gateway:
 
     async def start(self, listener: socket.socket) -> None:
         """Serve a bound and listening socket, which is closed with the gateway."""
-        self._server = await asyncio.get_running_loop().create_server(self._web, sock=listener)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connected, sock=listener)
+
+    def _connected(self) -> asyncio.BaseProtocol:
+        full = len(self._web.connections) >= MAX_CONNECTION_COUNT
+        return _Full() if full else self._web()
 
     def stop_listening(self) -> None:
         """Take no new connections; those that are being answered go on."""
@@ -154,7 +162,7 @@ class Gateway:
         if wanted.way is Way.READ:
             return await self._passing.read(request, target, wanted)
         if wanted.way is Way.DELETE_MANY:
-            return await self._writing.delete_many(request, target, wanted)
+            return await self._writing.delete_many(request, target, wanted, seal)
         if wanted.way is Way.WRITE:
             if not target.key:
                 self._buckets.pop(target.bucket, None)
@@ -187,6 +195,18 @@ class Gateway:
         if not request.content.is_eof():
             response.force_close()  # the rest of the body is not worth reading
         return response
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(
+            b"HTTP/1.1 503 Slow Down\r\nRetry-After: 1\r\nConnection: close\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+        transport.close()
 
 
 def _hung_up(request: BaseRequest) -> Response:

@@ -12,8 +12,9 @@ of DeleteObjects is read whole, MAX_DELETE_BYTES at most, because it names the o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import ClientPayloadError
 from aiohttp.web import BaseRequest, RequestPayloadError, StreamResponse
@@ -66,27 +67,22 @@ class Writing:
         return await self._pass(request, outgoing, operation, names)
 
     async def delete_many(
-        self, request: BaseRequest, target: Target, operation: Operation
+        self, request: BaseRequest, target: Target, operation: Operation, seal: Seal | None
     ) -> StreamResponse:
         """Pass a DeleteObjects. Raises as `write` does."""
-        payload = request.headers.get("x-amz-content-sha256", UNSIGNED)
-        if payload.startswith("STREAMING-"):
-            raise not_implemented(f"{operation.name} with an aws-chunked body")
-        await _invite(request)
+        outgoing = await _sent(request, target, seal)
         body = b""
-        async for piece in _bare(request):
+        async for piece in outgoing.body or _once(b""):
             body += piece
             if len(body) > MAX_DELETE_BYTES:
                 raise S3Error(400, "MalformedXML", f"More than {MAX_DELETE_BYTES} bytes of names")
-        names = []
-        for key in keys_of(body):
+        names, coded = [], outgoing.payload == UNSIGNED_TRAILER
+        for key in keys_of(await _within(body) if coded else body):
             try:
                 names.append(ObjectName(target.bucket, key))
             except InvalidKey:
                 continue  # which no node can have cached
-        outgoing = Outgoing(
-            request.method, target, request.headers, payload, _once(body), len(body)
-        )
+        outgoing = replace(outgoing, body=_once(body), length_bytes=len(body))
         return await self._pass(request, outgoing, operation, names)
 
     async def _pass(
@@ -188,6 +184,14 @@ async def _bare(request: BaseRequest) -> AsyncIterator[bytes]:
     source = _Patient(request)
     while piece := await source.read(PIECE_BYTES):
         yield piece
+
+
+async def _within(coded: bytes) -> bytes:
+    """The data of a whole aws-chunked body."""
+    source = asyncio.StreamReader()
+    source.feed_data(coded)
+    source.feed_eof()
+    return b"".join([piece async for piece in Decoder(source).payload()])
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -29,6 +29,16 @@ class DiskContract:
             file.pwrite(b"hello", 0)
             assert file.pread(5, 0) == b"hello"
 
+    def test_who_does_not_wait_gets_the_same_bytes_or_none(self, disk: Disk) -> None:
+        with closing(disk.create(ID)) as file:
+            file.pwrite(b"hello" * 2000, 0)
+            for offset in (0, 1, 4_995):
+                try:
+                    data = file.pread(5_000, offset, wait=False)
+                except BlockingIOError:  # the disk was not asked: some file systems always say so
+                    continue
+                assert data == file.pread(5_000, offset)
+
     def test_what_was_written_is_there_for_the_next_who_opens(self, disk: Disk) -> None:
         with closing(disk.create(ID)) as file:
             file.pwrite(memoryview(b"0123456789")[2:8], 0)

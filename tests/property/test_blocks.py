@@ -196,3 +196,21 @@ def test_a_slice_counts_from_its_block() -> None:
         Slice(found[2].block, 0, 1),
     ]
     assert [part.block.index for part in found] == [0, 1, 2]
+
+
+@PROFILE
+@given(reads())
+def test_sections_are_the_pieces_with_the_whole_pages_in_one(
+    read: tuple[ObjectVersion, ByteRange, Geometry],
+) -> None:
+    for part in slices(*read):
+        page_bytes = part.block.geometry.page_bytes
+        sections = part.sections()
+        assert [whole for _, _, _, whole in sections].count(True) <= 1
+        cut = [
+            (start, end, start // page_bytes, whole)
+            for first, beyond, _, whole in sections
+            for start, end in cuts(first, beyond, page_bytes)
+        ]
+        assert cut == part.pieces()
+        assert all(start // page_bytes == page for start, _, page, _ in sections)

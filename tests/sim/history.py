@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-import cachesvc.reader
+import cachesvc.way
 from cachesvc.core.errors import ObjectNotFound
 from cachesvc.core.types import ObjectName, ObjectVersion
 from tests.sim.client import SimClient
@@ -278,12 +278,12 @@ def _quiet() -> Iterator[list[str]]:
 @contextmanager
 def _small_bytes(small_bytes: int) -> Iterator[None]:
     """Blocks here are smaller than what the reader takes for small: let both kinds occur."""
-    before = cachesvc.reader.SMALL_BYTES
-    cachesvc.reader.SMALL_BYTES = small_bytes
+    before = cachesvc.way.SMALL_BYTES
+    cachesvc.way.SMALL_BYTES = small_bytes
     try:
         yield
     finally:
-        cachesvc.reader.SMALL_BYTES = before
+        cachesvc.way.SMALL_BYTES = before
 
 
 def _unhandled(context: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.integration.gateway.conftest import DATA
 from tests.integration.gateway.gate import Gate, ask, gateway_over
+from tests.integration.gateway.test_writing import aws_chunks
 from tests.support import pattern
 
 BIG = pattern(12 << 20, seed=3)
@@ -142,3 +143,25 @@ def test_obstore_writes_lists_and_deletes(moto: Gate) -> None:
     obstore.delete(store, ["key", "copied"])
     with pytest.raises(FileNotFoundError):
         obstore.get(store, "key")
+
+
+@pytest.mark.parametrize("extension", ["", f";chunk-signature={'0' * 64}"])
+@pytest.mark.parametrize("trailer", ["", "x-amz-checksum-crc32:AAAAAA==\r\n"])
+def test_many_are_deleted_by_an_aws_chunked_body_and_forgotten(
+    moto: Gate, extension: str, trailer: str
+) -> None:
+    s3 = client(moto.url)
+    s3.put_object(Bucket="bucket", Key="key", Body=b"data")
+    s3.close()
+    assert moto.ask()[2] == b"data"
+    document = b"<Delete><Object><Key>key</Key></Object><Object><Key>none</Key></Object></Delete>"
+    kind = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" if extension else "STREAMING-UNSIGNED-PAYLOAD"
+    headers = {
+        "x-amz-content-sha256": kind + ("-TRAILER" if trailer or not extension else ""),
+        "x-amz-decoded-content-length": str(len(document)),
+        "Content-Encoding": "aws-chunked",
+    }
+    body = aws_chunks(document, 32, extension, trailer)
+    status, _, answer = moto.ask("/bucket?delete", "POST", headers, body)
+    assert (status, answer.count(b"<Deleted>")) == (200, 2)
+    assert moto.ask()[0] == 404

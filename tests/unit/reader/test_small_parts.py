@@ -39,9 +39,9 @@ def record_reads(rig: Rig, version: ObjectVersion) -> list[tuple[int, int]]:
     file, seen = pin.held.file, list[tuple[int, int]]()
     pread = file.pread
 
-    def recorded(size_bytes: int, offset: int) -> bytes:
+    def recorded(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
         seen.append((offset, offset + size_bytes))
-        return pread(size_bytes, offset)
+        return pread(size_bytes, offset, wait=wait)
 
     file.pread = recorded  # type: ignore[method-assign]
     pin.close()
@@ -131,10 +131,10 @@ def test_a_page_whose_file_fails_a_read_of_a_part_is_asked_for_as_a_whole() -> N
             assert pin is not None
             pread = pin.held.file.pread
 
-            def closed_meanwhile(size_bytes: int, offset: int) -> bytes:
+            def closed_meanwhile(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
                 if size_bytes < PAGE:
                     raise OSError(9, "Bad file descriptor")
-                return pread(size_bytes, offset)
+                return pread(size_bytes, offset, wait=wait)
 
             pin.held.file.pread = closed_meanwhile  # type: ignore[method-assign]
             pin.close()
