@@ -48,7 +48,7 @@ from benchmarks import (
 from benchmarks.catalog import CEILINGS
 from benchmarks.environment import ROOT, Environment
 from benchmarks.harness import Figure
-from benchmarks.marks import Found, all_marks
+from benchmarks.marks import Found, Mark, all_marks
 from benchmarks.measure import Bench, Outcome, as_json
 from benchmarks.peers import version_of
 from benchmarks.plot import Panel, svg
@@ -108,6 +108,7 @@ def main(
     outcomes: dict[str, Outcome] = {}
     figures: dict[str, dict[str, Any]] = {}
     broken = []
+    marks: list[Mark] = []
     for name in wanted:
         print(f"{name} ...", flush=True)
         try:
@@ -128,9 +129,23 @@ def main(
             print_outcome(console, name, outcomes[name])
         else:
             console.print(_table(name, figures[name]))
-    marks = all_marks(Found(outcomes, figures))
+        now = _facts(bench, time.monotonic() - started) | facts
+        whole = set(wanted) == set(ALL) and not quick
+        marks = _write(output, ROOT / "docs" if whole else output.parent, now, outcomes, figures)
     print_marks(console, marks)
-    facts = _facts(bench, time.monotonic() - started) | facts
+    if broken:
+        sys.exit(f"failed: {', '.join(broken)}; see above")
+
+
+def _write(
+    output: Path,
+    folder: Path,
+    facts: dict[str, str],
+    outcomes: Mapping[str, Outcome],
+    figures: Mapping[str, dict[str, Any]],
+) -> list[Mark]:
+    """What is there by now, so that a run that is ended early leaves what it has; the marks."""
+    marks = all_marks(Found(dict(outcomes), dict(figures)))
     results = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "at": facts["at"],
@@ -140,14 +155,12 @@ def main(
         "marks": [asdict(mark) for mark in marks],
     }
     output.write_text(json.dumps(results, indent=2) + "\n")
-    folder = ROOT / "docs" if set(wanted) == set(ALL) and not quick else output.parent
     tables = {name: _strings(table) for name, table in figures.items()}
     intro = (ROOT / "benchmarks" / "reading.md").read_text()
     (folder / "benchmarks.md").write_text(document(intro, facts, outcomes, tables, marks))
     (folder / "benchmarks.svg").write_text(_plot(outcomes))
     print(f"written to {output}, {os.path.relpath(folder)}/benchmarks.md and its plot")
-    if broken:
-        sys.exit(f"failed: {', '.join(broken)}; see above")
+    return marks
 
 
 def _plot(outcomes: Mapping[str, Outcome]) -> str:
