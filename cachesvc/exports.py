@@ -7,6 +7,7 @@ every service of AWS to the gateway, STS too, so that roles are assumed no more.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Annotated
 
@@ -50,6 +51,8 @@ _NOTES = {
     ],
 }
 _GATEWAY = "127.0.0.1:7072"
+_HOST = r"([\w.-]+|\[[0-9a-fA-F:.]+\])"
+_ADDRESS = re.compile(rf"{_HOST}:\d{{1,5}}|https?://{_HOST}(:\d{{1,5}})?/?")
 PROGRAMS = tuple(sorted(_VARIABLES))
 CREDENTIALS = "any AWS credentials and region do, unless the gateway has keys (--s3-auth)"
 
@@ -57,10 +60,13 @@ CREDENTIALS = "any AWS credentials and region do, unless the gateway has keys (-
 def exports(program: str, gateway: str) -> str:
     """The text for a program, to be read by a shell. gateway: HOST:PORT, or a URL.
 
-    Raises ValueError, naming those there are, for a program that is not known.
+    Raises ValueError for a program that is not known, naming those there are, and for what is no
+    address.
     """
     if program not in _VARIABLES:
         raise ValueError(f"{program!r} is not known: give one of {', '.join(PROGRAMS)}")
+    if not _ADDRESS.fullmatch(gateway):
+        raise ValueError(f"{gateway!r} is no gateway: give HOST:PORT, or http://HOST:PORT")
     url = gateway.rstrip("/") if "://" in gateway else f"http://{gateway}"
     scheme, _, address = url.partition("://")
     known = {"url": url, "address": address, "tls": str(scheme == "https").lower()}
@@ -78,4 +84,4 @@ def env(
     try:
         typer.echo(exports(program, gateway))
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from error
+        raise typer.BadParameter(str(error)) from error

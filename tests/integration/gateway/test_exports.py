@@ -121,3 +121,16 @@ def test_what_is_printed_is_safe_to_evaluate(tmp_path: Path) -> None:
     text = exports("boto3", f"http://h/$(touch {tmp_path}/made);`touch {tmp_path}/made`")
     subprocess.run(["/bin/sh", "-c", f"{text}\n"], check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gateway", ["nonsense", ":7072", "http://", "a b:1", "ftp://host:1", ""])
+def test_what_is_no_gateway_is_refused(gateway: str) -> None:
+    with pytest.raises(ValueError, match="is no gateway: give HOST:PORT"):
+        exports("boto3", gateway)
+
+
+@pytest.mark.parametrize(
+    "gateway", ["[::1]:7072", "host-1.svc:80", "http://host", "https://a.b:1/"]
+)
+def test_addresses_and_urls_are_taken(gateway: str) -> None:
+    assert gateway.rstrip("/") in exports("boto3", gateway)
