@@ -267,7 +267,7 @@ class Failover:
             reply: Reply = yield Ask(member, request, target)
         except NodeUnavailable as error:
             self._gone.add(member.node_id)
-            self._router.failed(member, str(error))
+            self._router.failed(member, str(error), self._clock() - asked_at_s)
             raise
         except ProtocolError:
             raise

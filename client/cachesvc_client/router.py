@@ -1,8 +1,9 @@
 """Which node to ask for a block: the ring's owners, less those that are down. Pure: no I/O.
 
 Rules: a node that failed is ejected for eject_ms, and for twice as long each time that it is found
-down again. When its time is over, one single request tries it (`admit`), while all others go on
-without it. Everything may be called from any thread.
+down again, but for no less than twice what finding out took: of two silent nodes, one is still
+ejected when the other has been tried. When its time is over, one single request tries it (`admit`),
+while all others go on without it. Everything may be called from any thread.
 
 Story: `candidates` names the nodes for a block, best first. Before a request, `admit` says whether
 a node may be asked now; after it, `failed` or `succeeded` tells how it went. When there are none,
@@ -119,17 +120,21 @@ class Router:
             one.probed = True
             return True
 
-    def failed(self, member: Member, why: str = "") -> None:
-        """The node was not reached, hung up, or stayed silent: leave it alone for a while."""
+    def failed(self, member: Member, why: str = "", took_s: float = 0.0) -> None:
+        """The node was not reached, hung up, or stayed silent: leave it alone for a while. took_s:
+        how long the request waited for that; twice as long is the least while.
+        """
         with self._lock:
             now_s = self._clock()
+            least_s = min(2 * took_s, self._eject_max_s)
             one = self._ejections.get(member.node_id)
             if one is None:
+                pause_s = max(self._eject_s, least_s)
                 self._ejections[member.node_id] = _Ejection(
-                    member.lane_address, now_s + self._eject_s, self._eject_s, why
+                    member.lane_address, now_s + pause_s, pause_s, why
                 )
             elif one.probed or now_s >= one.until_s:
-                one.pause_s = min(one.pause_s * 2, self._eject_max_s)
+                one.pause_s = min(max(one.pause_s * 2, least_s), self._eject_max_s)
                 one.until_s = now_s + one.pause_s
                 one.why, one.probed = why, False
 

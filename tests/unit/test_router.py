@@ -86,6 +86,25 @@ def test_requests_that_fail_at_the_same_time_count_once() -> None:
     assert one.admit(member.node_id)
 
 
+def test_nodes_that_are_silent_together_are_ejected_together() -> None:
+    clock = Clock()
+    one, owners = router(clock), Ring(TABLE).owners(NAME, 0, 5)
+    for owner in owners[:2]:
+        clock.now_s += 11
+        one.failed(owner, "silent", 11.0)
+    for owner in owners[:2]:
+        assert not one.admit(owner.node_id)
+    clock.now_s += 11.5
+    assert one.admit(owners[0].node_id)
+    assert not one.admit(owners[1].node_id)
+    clock.now_s += 11
+    one.failed(owners[0], "silent", 11.0)
+    clock.now_s += 29
+    assert not one.admit(owners[0].node_id), "the pause doubles, up to its bound"
+    clock.now_s += 2
+    assert one.admit(owners[0].node_id)
+
+
 def test_a_success_forgets_how_long_the_last_ejection_was() -> None:
     clock = Clock()
     one, member = router(clock), MEMBERS[0]
