@@ -95,12 +95,15 @@ class Writing:
         broken = _Broken(outgoing.body)
         if outgoing.body is not None:
             outgoing = outgoing.with_body(broken.pieces())
+        forgotten = False
         try:
             async with self._relay.open(outgoing, operation.name) as answer:
                 await self._forget(names)
+                forgotten = True
                 return await self._passing.back(request, answer)
         except BaseException:
-            await self._forget(names)
+            if not forgotten:
+                await self._forget(names)
             if broken.error is not None:
                 raise broken.error from None
             raise

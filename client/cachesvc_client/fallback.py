@@ -108,7 +108,8 @@ class Fallback:
     def call(self, where: str, operation: str, **parameters: Any) -> Any:
         """Any operation of S3, by botocore's name of it, tried as reads are, patiently.
 
-        where: for messages. Returns what botocore returns; raises one of our errors.
+        where: for messages. Returns what botocore returns; raises one of our errors. What is tried
+        again may have been done already: callers tell what that means (fs/writing.py).
         """
         client = self._made()
         for failures in range(1, TRIES):

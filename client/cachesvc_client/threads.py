@@ -29,6 +29,20 @@ class Threads:
         """What `work` returns or raises; whoever is cancelled waits no longer for it."""
         return await asyncio.wrap_future(self._submit(work, *args, **kwargs))
 
+    async def finish(self, work: Callable[..., T], *args: Any) -> T:
+        """What `work` returns or raises; whoever is cancelled is so when it is over, and done."""
+        over = asyncio.wrap_future(self._submit(work, *args))
+        cancelled: asyncio.CancelledError | None = None
+        while not over.done():
+            try:
+                await asyncio.wait([over])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            over.exception()  # has been seen
+            raise cancelled
+        return over.result()
+
     async def run_each(self, work: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
         """What `work` returns for each item, in order."""
         return await asyncio.gather(*(self.run(work, one) for one in items))

@@ -1,7 +1,13 @@
-"""A file of the asynchronous face: the same pinned reads, awaited, and writes by the same rules."""
+"""A file of the asynchronous face: the same pinned reads, awaited, and writes by the same rules.
+
+Rules: a write or a close that is cancelled ends when its request at the origin has ended, and then
+leaves nothing; but an object that this request made whole stays.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
@@ -28,31 +34,48 @@ class AsyncCacheFile(AbstractAsyncStreamedFile):  # type: ignore[misc]
 
     async def _initiate_upload(self) -> None:
         if not self.forced:
-            self._upload = await self.fs.threads.run(writing.Upload, self.fs.client, self.path)
+            async with self._all_or_nothing():
+                await self.fs.threads.finish(self._begin)
 
     async def _upload_chunk(self, final: bool = False) -> bool:
-        run, data = self.fs.threads.run, self.buffer.getvalue()
+        finish, data = self.fs.threads.finish, self.buffer.getvalue()
         try:
-            if self._upload is None:
-                await run(writing.put, self.fs.client, self.path, data)
-            else:
-                if data:
-                    self.blocksize *= await run(self._upload.part, data)
-                if final:
-                    await run(self._upload.complete)
+            async with self._all_or_nothing():
+                if self._upload is None:
+                    await finish(writing.put, self.fs.client, self.path, data)
+                elif data:
+                    self.blocksize *= await finish(self._upload.part, data)
+                if final and self._upload is not None:
+                    await finish(self._complete, self._upload)
+        finally:
+            if final:
+                await finish(self.fs.written, self.path)
+        return True
+
+    # On a thread, so that what is made at the origin is known here, whoever is cancelled.
+
+    def _begin(self) -> None:
+        self._upload = writing.Upload(self.fs.client, self.path)
+
+    def _complete(self, upload: writing.Upload) -> None:
+        upload.complete()
+        self._upload = None
+
+    @asynccontextmanager
+    async def _all_or_nothing(self) -> AsyncIterator[None]:
+        """What fails within closes the file, of which nothing is left."""
+        try:
+            yield
         except BaseException:
             await self._discard()
             raise
-        finally:
-            if final:
-                await run(self.fs.written, self.path)
-        return True
 
     async def _discard(self) -> None:
-        """Nothing is left of what was written."""
+        """What was written is forgotten."""
         self.closed = True
-        if self._upload is not None:
-            await self.fs.threads.run(self._upload.abort)
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            await self.fs.threads.finish(upload.abort)
 
     async def close(self) -> None:
         """Of a file that is written: the object is there when this returns."""

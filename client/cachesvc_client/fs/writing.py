@@ -3,16 +3,23 @@
 Rules: what is to be created and stands there already is FileExistsError, decided by the origin in
 the same step (If-None-Match). Nothing is invalidated here: whoever writes, says so to the file
 system, which does.
+
+Lost answers: requests without one are repeated (fallback.py), which may come after another
+program's write. A repeated creation or completion that is refused looks at what is there. What
+cannot be known: the id of an upload whose answer was lost, and parts that land after an abort; a
+lifecycle rule of the bucket (AbortIncompleteMultipartUpload) removes both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import md5
 from itertools import pairwise
 from typing import Any, Self
 
-from cachesvc.core.errors import CacheError, ObjectChanged
+from cachesvc.core.errors import CacheError, ObjectChanged, ObjectNotFound, OriginError
 from cachesvc_client.client import CacheClient
 from cachesvc_client.fs.paths import split, uri
 
@@ -22,12 +29,22 @@ COPY_PART_BYTES = 1 << 30  # at least twice LEAST_PART_BYTES
 MAX_COPY_BYTES = 5 << 30  # in one step
 PARTS_OF_A_SIZE = 1000  # then they double, so that 10,000 parts hold S3's largest object
 DELETE_COUNT = 1000  # in one request
+MARK = "cachesvc-write"  # in the metadata of what was to be created
 
 
 def put(client: CacheClient, path: str, data: Any, exclusive: bool = False) -> None:
-    """The whole object. Raises FileExistsError if it is to be created, and is there."""
-    with _creating(path, exclusive) as condition:
+    """The whole object. Raises FileExistsError if it is to be created, and is there.
+
+    What is created has a mark in its metadata, by which this write knows its own object when an
+    answer was lost and the origin refuses the repeated request because of the first one.
+    """
+    mark = {MARK: secrets.token_hex(16)}
+    condition = {"IfNoneMatch": "*", "Metadata": mark} if exclusive else {}
+    try:
         client.ask_origin(uri(path), "put_object", **_names(path), Body=data, **condition)
+    except ObjectChanged as error:
+        if _there(client, path).get("Metadata") != mark:
+            raise FileExistsError(f"{uri(path)} is there already") from error
 
 
 class Upload:
@@ -77,11 +94,36 @@ class Upload:
             self._add(answer["CopyPartResult"]["ETag"])
 
     def complete(self, exclusive: bool = False) -> None:
-        """The object is there. Raises FileExistsError as `put` does."""
-        with _creating(self._path, exclusive) as condition:
+        """The object is there. Raises FileExistsError as `put` does; after an OriginError it may
+        be there all the same, if no answer came at all.
+        """
+        condition = {"IfNoneMatch": "*"} if exclusive else {}
+        try:
             self._ask(
                 "complete_multipart_upload", MultipartUpload={"Parts": self._parts}, **condition
             )
+        except (ObjectNotFound, ObjectChanged) as error:
+            if self._is_complete():
+                return
+            if isinstance(error, ObjectChanged):
+                raise FileExistsError(f"{uri(self._path)} is there already") from error
+            raise OriginError(
+                f"{uri(self._path)}: its upload is gone, and what is there is not its object:"
+                " it was aborted or overwritten meanwhile; look, and write again"
+            ) from error
+
+    def _is_complete(self) -> bool:
+        """An earlier try, whose answer was lost, has made the object: the upload, of which nobody
+        else knows, is gone, and the object is of its parts.
+        """
+        try:
+            self._ask("list_parts", MaxParts=1)
+        except ObjectNotFound:
+            etag: str = _there(self._client, self._path).get("ETag", "")
+            return etag.strip('"') == _etag_of(self._parts)
+        except CacheError:
+            return False
+        return False
 
     def abort(self) -> None:
         """Nothing is left of it, as far as the origin can be told."""
@@ -166,9 +208,18 @@ def _names(path: str) -> dict[str, Any]:
     return {"Bucket": bucket, "Key": key}
 
 
-@contextmanager
-def _creating(path: str, exclusive: bool) -> Iterator[dict[str, str]]:
+def _there(client: CacheClient, path: str) -> Any:
+    """What a HEAD of the object says; nothing, if none is there or it may not be seen."""
     try:
-        yield {"IfNoneMatch": "*"} if exclusive else {}
-    except ObjectChanged as error:
-        raise FileExistsError(f"{uri(path)} is there already") from error
+        return client.ask_origin(uri(path), "head_object", **_names(path))
+    except CacheError:
+        return {}
+
+
+def _etag_of(parts: Sequence[Mapping[str, Any]]) -> str | None:
+    """The ETag of an object of these parts; None where the origin's ETags are no MD5 sums."""
+    try:
+        sums = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+    except ValueError:
+        return None
+    return f"{md5(sums, usedforsecurity=False).hexdigest()}-{len(parts)}"
