@@ -68,8 +68,8 @@ class ClientConfig:
     lives. Default 10000."""
 
     eject_ms: int = 5000
-    """For how long a node that was down is not asked, or twice what it took to find that out if that
-    is longer; doubles while it stays down. Default 5000."""
+    """For how long a node that was down is not asked, or twice what it took to find that out, if
+    longer; doubles while it stays down. Default 5000."""
 
     eject_max_ms: int = 30_000
     """The most that eject_ms doubles to. Default 30000."""
