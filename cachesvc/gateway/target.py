@@ -6,8 +6,8 @@ Rules
   it.
 - The canonical form (SigV4's) is made from what was decoded: it is what is signed and what is sent
   to the origin.
-- Path style always; virtual-host style where the Host is a bucket below the gateway's domain. A
-  target in absolute form brings its own host, which counts instead (RFC 9112, 3.2.2).
+- Path style always; virtual-host style where the Host is a bucket below the gateway's domain. Of
+  a target in absolute form the host does not count: it is not what the client signed.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def parse_target(raw: str, host: str, domain: str) -> Target:
     """
     raw_path, _, raw_query = raw.partition("?")
     if not raw_path.startswith("/"):
-        host, _, rest = raw_path.partition("://")[2].partition("/")
-        raw_path = f"/{rest}"
+        raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
     bucket, raw_key = _bucket_of(host, domain), raw_path[1:]
     if not bucket:
         raw_bucket, _, raw_key = raw_key.partition("/")

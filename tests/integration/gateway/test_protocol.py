@@ -70,15 +70,15 @@ def test_an_object_is_read_by_http_1_0(gate: Gate) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://bucket.s3.localhost:80/key", "http://bucket.s3.localhost/key", "http://x/bucket/key"],
+    ["http://bucket.s3.localhost/key", "http://another.s3.localhost/key", "https://x/key?x-id=Get"],
 )
-def test_the_host_of_a_target_in_absolute_form_counts(
+def test_a_target_in_absolute_form_is_of_the_bucket_that_host_names(
     origin: DevOrigin, tmp_path: Path, target: str
 ) -> None:
     settings = GatewaySettings(domain="s3.localhost")
     (tmp_path / "node").mkdir()
     with gateway_over(origin.url, tmp_path / "node", settings=settings) as gate:
-        wire = f"GET {target} HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"
+        wire = f"GET {target} HTTP/1.1\r\nHost: bucket.s3.localhost:80\r\nConnection: close\r\n\r\n"
         assert _answer(gate, wire.encode()).partition(b"\r\n\r\n")[2] == DATA
 
 
