@@ -129,6 +129,7 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
 def _bounded(digits: str) -> int | None:
     if not digits:
         return None
+    digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) < 19 else 1 << 62
 
 
@@ -148,6 +149,17 @@ def check_conditions(headers: Mapping[str, str], etag: str, modified_s: int) -> 
     if if_none_match is not None:
         return not _listed(if_none_match, etag, weakly=True)
     return _since(headers.get("If-Modified-Since"), modified_s) is not True
+
+
+def range_counts(headers: Mapping[str, str], etag: str, modified_s: int) -> bool:
+    """Whether If-Range, where there is one, names this very version: its ETag or its date."""
+    if_range = headers.get("If-Range")
+    if if_range in (None, etag):
+        return True
+    try:
+        return parsedate_to_datetime(if_range).timestamp() == modified_s
+    except ValueError:
+        return False
 
 
 def precondition_failed(condition: str) -> S3Error:

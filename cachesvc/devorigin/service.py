@@ -35,6 +35,7 @@ from cachesvc.devorigin.http import (
     parse_range,
     parse_target,
     precondition_failed,
+    range_counts,
 )
 from cachesvc.devorigin.listing import ListQuery, buckets_xml, objects_xml
 from cachesvc.devorigin.log import Entry, RequestLog
@@ -162,8 +163,8 @@ class Service:
             lying = "etag_change" in entry.faults
             if not lying and not check_conditions(request.headers, etag, opened.modified_s):
                 return _finished(entry, Response(status=304, headers=headers | {"ETag": etag}))
-            if_range = request.headers.get("If-Range")
-            asked = request.headers.get("Range") if if_range in (None, etag) else None
+            counts = range_counts(request.headers, etag, opened.modified_s)
+            asked = request.headers.get("Range") if counts else None
             entry.range = parse_range(asked, opened.size_bytes)
             answer = compose(opened.size_bytes, etag, entry.range, faults)
             headers |= answer.headers | {"Content-Type": "binary/octet-stream"}

@@ -162,7 +162,8 @@ class Guard:
         if age_s < -MAX_SKEW_S:
             raise _denied("Request is not valid yet")
         names = tuple(parameters.get("X-Amz-SignedHeaders", "").split(";"))
-        payload = headers.get("x-amz-content-sha256", UNSIGNED)
+        said = parameters.get("X-Amz-Content-Sha256", UNSIGNED)
+        payload = headers.get("x-amz-content-sha256", said)
         signature = parameters["X-Amz-Signature"]
         return _claim(access_key, scope, stamp, names, signature, payload, presigned=True)
 

@@ -2,13 +2,13 @@
 
 Rules: the order is that of section 13.2.2, before any range; If-Match compares strongly,
 If-None-Match weakly; an ETag without its quotes counts as one; a date that is none is ignored, and
-so is one in the future in If-Modified-Since.
+one without a zone is in GMT.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from cachesvc.gateway.errors import S3Error
@@ -32,7 +32,7 @@ def check(headers: Mapping[str, str], etag: str, modified_s: int) -> bool:
     if if_none_match is not None:
         return not _listed(if_none_match, etag, weakly=True)
     since_s = _date_s(headers.get("If-Modified-Since"))
-    return since_s is None or since_s > time.time() or modified_s > since_s
+    return since_s is None or modified_s > since_s
 
 
 def range_holds(headers: Mapping[str, str], etag: str, modified_s: int) -> bool:
@@ -68,6 +68,7 @@ def _date_s(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return parsedate_to_datetime(header).timestamp()
+        date = parsedate_to_datetime(header)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

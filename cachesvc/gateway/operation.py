@@ -14,11 +14,13 @@ from enum import Enum
 
 from cachesvc.gateway.target import Target
 
-_HARMLESS = frozenset({"x-id"})  # says what the method says already
+# Says what the method says already; what presigned URLs say for the header.
+_HARMLESS = frozenset({"x-id", "x-amz-checksum-mode"})
 _PRESIGNED = frozenset({"awsaccesskeyid", "signature", "expires"})
 # Parameters that make a request another operation.
 _SUBRESOURCES = frozenset(
     [
+        "abac",
         "accelerate",
         "acl",
         "analytics",
@@ -32,6 +34,9 @@ _SUBRESOURCES = frozenset(
         "lifecycle",
         "location",
         "logging",
+        "metadataConfiguration",
+        "metadataInventoryTable",
+        "metadataJournalTable",
         "metadataTable",
         "metrics",
         "notification",
@@ -40,6 +45,7 @@ _SUBRESOURCES = frozenset(
         "policy",
         "policyStatus",
         "publicAccessBlock",
+        "renameObject",
         "replication",
         "requestPayment",
         "restore",
@@ -80,6 +86,7 @@ _NAMES = {
     ("object", "POST", "restore"): "RestoreObject",
     ("object", "POST", "select"): "SelectObjectContent",
     ("object", "DELETE", ""): "DeleteObject",
+    ("object", "PUT", "renameObject"): "RenameObject",
     ("object", "DELETE", "uploadId"): "AbortMultipartUpload",
     ("object", "DELETE", "tagging"): "DeleteObjectTagging",
 }
@@ -160,6 +167,7 @@ def is_auth(name: str) -> bool:
     """Whether a query parameter is part of a presigned URL's signature."""
     return name.lower() in _PRESIGNED or name.lower() in (
         "x-amz-algorithm",
+        "x-amz-content-sha256",
         "x-amz-credential",
         "x-amz-date",
         "x-amz-expires",

@@ -52,8 +52,6 @@ class Passing:
         if length is not None:
             response.content_length = int(length)
         bodiless = request.method == "HEAD" or answer.status in (204, 304)
-        if not bodiless and length is None:
-            response.enable_chunked_encoding()
         await response.prepare(request)
         if not bodiless:
             async for chunk in _chunks(answer):

@@ -44,4 +44,5 @@ def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
 
 
 def _bounded(digits: str) -> int:
+    digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS

@@ -69,8 +69,8 @@ class _Look:
             self.hit.close()
 
 
-def head_of(headers: Mapping[str, str], found: Found) -> Head:
-    """What to answer for what was found.
+def head_of(headers: Mapping[str, str], found: Found, *, checksums: bool = False) -> Head:
+    """What to answer for what was found. checksums: they were asked for.
 
     Raises:
         S3Error: 412 or 416.
@@ -84,8 +84,7 @@ def head_of(headers: Mapping[str, str], found: Found) -> Head:
         return Head(304, fields, version, None)
     counts = conditions.range_holds(headers, version.etag, modified_s)
     wanted = parse_range(headers.get("Range") if counts else None, version.size_bytes)
-    told = headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and wanted is None
-    told = told and _clear(version, found.fields)
+    told = checksums and wanted is None and _clear(version, found.fields)
     fields |= {
         name: value for name, value in found.fields if told or not name.startswith("x-amz-checksum")
     }
@@ -134,7 +133,7 @@ class Reading:
             found = await self._lookup.find(name)
             if not found.version.cacheable:
                 raise NotCacheable(f"{name}: ETag {found.version.etag!r} is not strong")
-            head = head_of(request.headers, found)
+            head = head_of(request.headers, found, checksums=_asks_for_checksums(request))
             head.fields.update(self._stamp)
             head.fields["x-amz-request-id"] = request_id
             if head.body is None or request.method == "HEAD" or not head.body.length_bytes:
@@ -240,6 +239,12 @@ class Reading:
         again = ReadRequest(version.name, ((position, end),), version, verify=True)
         async with aclosing(await self._reader.read(again)) as answer:
             await self._send_rest(outlet, version, answer, tries - 1)
+
+
+def _asks_for_checksums(request: BaseRequest) -> bool:
+    """By the header, or, as presigned URLs do, by the parameter of that name."""
+    mode = "x-amz-checksum-mode"
+    return "ENABLED" in (request.headers.get(mode), request.query.get(mode))
 
 
 def _request(version: ObjectVersion, window: ByteRange) -> ReadRequest:

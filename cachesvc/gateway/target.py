@@ -1,11 +1,13 @@
 """What a request names: bucket, key and query, from the request line byte for byte.
 
 Rules
-- A path is decoded exactly once, from the bytes as sent: `//`, `..`, `%2F`, `+` and a trailing
-  slash are the client's own. In the query `+` is a space, as S3 has it.
+- A path is decoded exactly once, from the bytes as sent, and after the bucket was cut off: `//`,
+  `..`, `%2F`, `+` and a trailing slash are the client's own. In the query `+` is a space, as S3 has
+  it.
 - The canonical form (SigV4's) is made from what was decoded: it is what is signed and what is sent
   to the origin.
-- Path style always; virtual-host style where the Host is a bucket below the gateway's domain.
+- Path style always; virtual-host style where the Host is a bucket below the gateway's domain. Of
+  a target in absolute form the host does not count: it is not what the client signed.
 """
 
 from __future__ import annotations
@@ -55,15 +57,14 @@ def parse_target(raw: str, host: str, domain: str) -> Target:
     Raises:
         S3Error: 400, a name that no S3 object can have, or a malformed query.
     """
-    if not raw.startswith("/"):
-        raw = "/" + raw.partition("://")[2].partition("/")[2]
     raw_path, _, raw_query = raw.partition("?")
-    path = _decoded(raw_path)
-    bucket = _bucket_of(host, domain)
-    if bucket:
-        key = path[1:]
-    else:
-        bucket, _, key = path[1:].partition("/")
+    if not raw_path.startswith("/"):
+        raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
+    bucket, raw_key = _bucket_of(host, domain), raw_path[1:]
+    if not bucket:
+        raw_bucket, _, raw_key = raw_key.partition("/")
+        bucket = _decoded(raw_bucket)
+    key = _decoded(raw_key)
     if len(key.encode()) > MAX_KEY_BYTES:
         raise S3Error(
             400,
@@ -71,7 +72,7 @@ def parse_target(raw: str, host: str, domain: str) -> Target:
             "Your key is too long",
             {"Size": str(len(key.encode())), "MaxSizeAllowed": str(MAX_KEY_BYTES)},
         )
-    return Target(bucket, key, _pairs(raw_query), encoded(path, "/"))
+    return Target(bucket, key, _pairs(raw_query), encoded(_decoded(raw_path), "/"))
 
 
 def encoded(text: str, safe: str = "") -> str:

@@ -42,7 +42,18 @@ _RANGES = [
         "a-b",
     ),
     *("0-1,4-5", "65535-65536", "1048575-1048576", "12-", "13-"),
+    *(
+        "000000000000000000000000-1",
+        f"{10**30}-",
+        f"0-{10**30}",
+        f"-{10**30}",
+        "0-1-2",
+        "0-0,",
+        "--1",
+    ),
 ]
+_ODD_RANGES = ["items=0-1", "bytes= 0-1", "bytes=0 -1", "bytes=+0-1", "bytes=0x0-1", "BYTES=0-1"]
+_PAST, _FUTURE = "Mon, 01 Jan 2001 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"
 _CONDITIONS: list[dict[str, str]] = [
     {"If-Match": "ETAG"},
     {"If-Match": '"0123"'},
@@ -56,11 +67,34 @@ _CONDITIONS: list[dict[str, str]] = [
     {"If-Unmodified-Since": "Mon, 01 Jan 2001 00:00:00 GMT"},
     {"If-Match": '"0123"', "Range": "bytes=0-3"},
     {"If-None-Match": "ETAG", "Range": "bytes=0-3"},
+    {"If-Match": "ETAG", "If-Unmodified-Since": _PAST},
+    {"If-Match": '"0123"', "If-Unmodified-Since": _FUTURE},
+    {"If-Match": "ETAG", "If-None-Match": "ETAG"},
+    {"If-None-Match": "ETAG", "If-Modified-Since": _PAST},
+    {"If-None-Match": '"0123"', "If-Modified-Since": "MODIFIED"},
+    {"If-Modified-Since": _FUTURE},
+    {"If-Unmodified-Since": _FUTURE},
+    {"If-Modified-Since": _PAST, "If-Unmodified-Since": _PAST},
+    {"If-Match": "W/ETAG"},
+    {"If-None-Match": "W/ETAG"},
+    {"If-Match": '"0123", ETAG'},
+    {"If-None-Match": '"0123",W/ETAG'},
+    *({"If-Modified-Since": date} for date in ("", "no date", "Monday, 01-Jan-01 00:00:00 GMT")),
+    *({"If-Unmodified-Since": date} for date in ("978307200", "Mon Jan  1 00:00:00 2001")),
+    *(
+        {"If-Range": value, "Range": "bytes=0-3"}
+        for value in ("ETAG", "MODIFIED", '"0123"', "W/ETAG", _PAST, _FUTURE, "no date")
+    ),
 ]
 _LISTINGS = [
     *("", "prefix=dir/", "delimiter=/", "prefix=dir/&delimiter=/", "max-keys=2", "max-keys=0"),
     *("encoding-type=url", "prefix=dir/&encoding-type=url&delimiter=/", "prefix=none"),
     *("prefix=dir%2Fgr%C3%BC", "prefix=dir/sp+ace", "delimiter=a&max-keys=1000"),
+    *("max-keys=1", "max-keys=1001", "max-keys=x", "max-keys=-1", "max-keys=", "delimiter=//"),
+    *("delimiter=", "encoding-type=xml", "prefix=dir/sp%20ace%2Bplus&encoding-type=url"),
+    *("prefix=%2525", "prefix=%", "prefix=/", "prefix=", "fetch-owner=true", "start-after=small"),
+    *("continuation-token=garbage", "continuation-token=", "delimiter=%C3%BC", "bogus=1"),
+    *("prefix=dir/&delimiter=/&max-keys=1", "encoding-type=url&delimiter=%2B", "x-id=List"),
 ]
 
 
@@ -93,10 +127,14 @@ def _of_object(target: str, key: str) -> Iterator[Asking]:
     for method in ("GET", "HEAD"):
         for span in _RANGES:
             yield Asking(method, target, {"Range": f"bytes={span}"}, key)
+        for value in _ODD_RANGES:
+            yield Asking(method, target, {"Range": value}, key)
         for conditions in _CONDITIONS:
             yield Asking(method, target, conditions, key)
         yield Asking(method, target, {"x-amz-checksum-mode": "ENABLED"}, key)
-        yield Asking(method, target, {"x-amz-checksum-mode": "ENABLED", "Range": "bytes=0-1"}, key)
+        for span in ("0-1", "0-"):
+            mode = {"x-amz-checksum-mode": "ENABLED"}
+            yield Asking(method, target, {**mode, "Range": f"bytes={span}"}, key)
     yield Asking("GET", f"{target}?x-id=GetObject", key=key)
 
 
@@ -120,6 +158,8 @@ def _others(bucket: str) -> Iterator[Asking]:
         for key in ("none", "dir", "dir/", "small/", "dir/a/b", "Small", "%7E", "dir//a//b"):
             yield Asking(method, f"/{bucket}/{key}")
         yield Asking(method, "/nobucket/key")
+        for target in (f"/{bucket}%2Fsmall", f"/{bucket}/dir/a%2F%2Fb"):
+            yield Asking(method, target)
         yield Asking(method, f"/{bucket}/big?partNumber=1", key="big")
         yield Asking(method, f"/{bucket}/small?response-content-type=text/x", key="small")
     yield Asking("GET", f"/{bucket}/small?tagging")

@@ -60,10 +60,20 @@ def _asks_range(*spans: str) -> Callable[[Asking], bool]:
     return lambda asking: asking.headers.get("Range", "").removeprefix("bytes=") in spans
 
 
+def _has(*names: str, values: tuple[str, ...] = ()) -> Callable[[Asking], bool]:
+    """Whether a request has such a header field, with one of the values, if any are given."""
+
+    def has(asking: Asking) -> bool:
+        given = [asking.headers[name] for name in names if name in asking.headers]
+        return any(not values or value in values for value in given)
+
+    return has
+
+
 EXPLAINED = (
     Difference(
         "any-version", "moto",
-        lambda asking: "*" in (asking.headers.get("If-Match"), asking.headers.get("If-None-Match")),
+        _has("If-Match", "If-None-Match", values=("*",)),
         frozenset({"status 412 200", "status 200 304"}),
     ),
     Difference(
@@ -79,7 +89,9 @@ EXPLAINED = (
     ),
     Difference(
         "suffix-of-nothing", "moto",
-        lambda asking: asking.key == "empty" and _asks_range("-3", "-99999999")(asking),
+        lambda asking: (
+            asking.key == "empty" and _asks_range("-3", "-99999999", f"-{10**30}")(asking)
+        ),
         frozenset({"status 200 416"}),
     ),
     Difference("reversed-range", "moto", _asks_range("9-5"), frozenset({"status 416 200"})),
@@ -87,6 +99,33 @@ EXPLAINED = (
         "long-key", "moto",
         lambda asking: asking.target.endswith("k" * 1025),
         frozenset({"status 404 400"}),
+    ),
+    Difference(
+        "if-range", "moto", _has("If-Range"), frozenset({"status 206 200", "status 416 200"})
+    ),
+    Difference(
+        "odd-ranges", "moto",
+        _has("Range", values=("items=0-1", "bytes= 0-1", "bytes=0 -1", "bytes=+0-1")),
+        frozenset({"status 206 200", "status 416 200"}),
+    ),
+    Difference(
+        "etag-first", "moto",
+        lambda asking: len(asking.headers) == 2 and _has("If-Match", "If-None-Match")(asking),
+        frozenset({"status 412 200", "status 304 200"}),
+    ),
+    Difference(
+        "lists-of-etags", "moto",
+        _has("If-Match", "If-None-Match", values=("W/ETAG", '"0123", ETAG', '"0123",W/ETAG')),
+        frozenset({"status 412 200", "status 200 304"}),
+    ),
+    Difference(
+        "other-dates", "moto", _has("If-Modified-Since", "If-Unmodified-Since"),
+        frozenset({"status 500 200", "status 500 412"}),
+    ),
+    Difference(
+        "checksum-of-range", "moto",
+        lambda asking: "x-amz-checksum-mode" in asking.headers and "Range" in asking.headers,
+        frozenset({"x-amz-checksum-crc32"}),
     ),
 )  # fmt: skip
 
