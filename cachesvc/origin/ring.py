@@ -10,7 +10,7 @@ Rules
 - Listings and what may not be cached are no business of the ring: S3 is asked.
 
 Story: `head`, `fetch` and `probe` make the logic's steps; `_perform` does what they ask for: a
-request to a node on a fill thread, which receives straight into the sink, or a call of S3's origin.
+request to a node on a thread, which receives straight into the sink, or a call of S3's origin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from threading import Lock
 from typing import Any, TypeVar
@@ -43,19 +43,21 @@ from cachesvc.core.errors import (
     NodeUnavailable,
     NotCacheable,
     OriginError,
+    Overloaded,
     ProtocolError,
     RangeError,
     Retry,
 )
 from cachesvc.core.request import ReadRequest, StatRequest
-from cachesvc.core.ring import MemberTable
+from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion, Source
 from cachesvc.metrics import Metrics
 from cachesvc.origin.arrival import Arrival, Discovery, Onward
 from cachesvc.origin.base import BypassStream, Listing, Origin, ProbeSink, Sink
 
 AGE_SHARE = 0.6  # decision 19
-STAT_THREADS = 8  # beside those of fetches, so that a version check waits for no fill
+CHECK_THREADS = 32  # beside those of fills, so that neither waits for the other
+MAX_CHECK_COUNT = 512  # version checks under way, those that wait for a thread included
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -128,7 +130,9 @@ class RingOrigin:
         self._lane = Lane(config, Verified())
         self._meeting = Meeting(config, self._router, self._lane, config.endpoints, self._check)
         self._script = Script(self._router, VersionCache(0, clock), config, clock)
-        self._threads = ThreadPoolExecutor(max_gets + STAT_THREADS, thread_name_prefix="ring")
+        self._fills = ThreadPoolExecutor(max_gets, thread_name_prefix="ring-fill")
+        self._checks = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="ring-check")
+        self._check_count = 0
         self._uses: set[_Use] = set()
         self._closed = False
         self._around = False  # S3 was asked because no node could answer
@@ -141,14 +145,25 @@ class RingOrigin:
     async def start(self) -> None:
         """Meet the ring now rather than at the first call. It need not be there."""
         try:
-            await self._perform(Refresh())
+            await self._perform(Refresh(), self._checks)
         except CacheError as error:
             log.warning("the ring was not met; reading the origin itself", why=str(error))
 
     async def head(self, name: ObjectName, max_age_s: float = 0.0) -> ObjectVersion:
-        """See `Origin.head`."""
+        """See `Origin.head`. Also raises Overloaded."""
+        if self._check_count >= MAX_CHECK_COUNT:
+            raise Overloaded(
+                f"{name}: {MAX_CHECK_COUNT} version checks are under way, the most (through the"
+                f" sidecar {self._me})"
+            )
         request, direct = StatRequest(name, max_age_s), AskOrigin(name, None)
-        reply = await self._drive(name, lambda ask: ask.keeper(request, None, direct))
+        self._check_count += 1
+        try:
+            reply = await self._drive(
+                name, lambda ask: ask.keeper(request, None, direct), self._checks
+            )
+        finally:
+            self._check_count -= 1
         return reply.version
 
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
@@ -157,7 +172,7 @@ class RingOrigin:
         if not version.cacheable:
             raise NotCacheable(f"{name}: ETag {version.etag!r} is not strong: use a bypass")
         arrival = Arrival(wanted, sink, version)
-        await self._drive(name, lambda ask: ask.fetch(version, [span], arrival))
+        await self._drive(name, lambda ask: ask.fetch(version, [span], arrival), self._fills)
 
     async def probe(
         self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, max_age_s: float = 0.0
@@ -167,7 +182,7 @@ class RingOrigin:
         request = ReadRequest(name, (span,), max_age_s=max_age_s)
         direct = AskOrigin(name, None, *span, arrival)
         try:
-            await self._drive(name, lambda ask: ask.keeper(request, arrival, direct))
+            await self._drive(name, lambda ask: ask.keeper(request, arrival, direct), self._fills)
         except (RangeError, NotCacheable):
             if arrival.version is not None:
                 raise
@@ -191,14 +206,17 @@ class RingOrigin:
         for use in self._uses:
             use.stop()
         self._lane.close()
-        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
+        for threads in (self._checks, self._fills):
+            await asyncio.to_thread(threads.shutdown, True, cancel_futures=True)
 
     # -- driving the client's logic
 
-    async def _drive(self, name: ObjectName, make: Callable[[Failover], Steps[T]]) -> T:
+    async def _drive(
+        self, name: ObjectName, make: Callable[[Failover], Steps[T]], threads: Executor
+    ) -> T:
         """Run the steps of one request to their end. Errors name the sidecar."""
         try:
-            return await self._run(self._whole(Failover(self._script, name), make))
+            return await self._run(self._whole(Failover(self._script, name), make), threads)
         except CacheError as error:
             named = type(error)(f"{error.message} (through the sidecar {self._me})")
         raise named  # and not from the other, whose traceback holds the sink's memory
@@ -210,12 +228,12 @@ class RingOrigin:
         yield from ask.catch_up()
         return value
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T], threads: Executor) -> T:
         try:
             effect = next(steps)
             while True:
                 try:
-                    result = await self._perform(effect)
+                    result = await self._perform(effect, threads)
                 except CacheError as error:
                     effect = steps.throw(error)
                 else:
@@ -226,17 +244,17 @@ class RingOrigin:
         finally:
             steps.close()
 
-    async def _perform(self, effect: Effect) -> Any:
+    async def _perform(self, effect: Effect, threads: Executor) -> Any:
         """The contract of a driver (effects.py)."""
         if isinstance(effect, Ask):
-            return await self._ask(effect)
+            return await self._ask(effect, threads)
         if isinstance(effect, AskOrigin):
             return await self._ask_behind(effect)
         if isinstance(effect, Refresh):
-            return await self._on_thread(lambda _: self._meeting.refresh(effect.member))
+            return await self._on_thread(lambda _: self._meeting.refresh(effect.member), threads)
         raise AssertionError("a block has one owner: nothing is asked of several at a time")
 
-    async def _ask(self, effect: Ask) -> Reply:
+    async def _ask(self, effect: Ask, threads: Executor) -> Reply:
         arrival, request = effect.target, effect.request
         assert arrival is None or isinstance(arrival, Arrival), "a target of our own"
         if arrival is not None and isinstance(request, ReadRequest):
@@ -248,10 +266,8 @@ class RingOrigin:
         op = "stat" if arrival is None else "read"
         try:
             reply = await self._on_thread(
-                lambda use: self._lane.ask(effect.member, request, arrival, self._router.epoch, use)
+                lambda use: self._answer(effect.member, request, arrival, use), threads
             )
-            if arrival is not None and arrival.version is not None:
-                arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
         except CacheError as error:
             count(op, _result(error)).inc()
             raise
@@ -260,6 +276,19 @@ class RingOrigin:
                 self._metrics.ring_bytes.inc(arrival.landed_bytes - before_bytes)
         count(op, "answered").inc()
         self._see(around=False, why=None)
+        return reply
+
+    def _answer(
+        self,
+        member: Member,
+        request: ReadRequest | StatRequest,
+        arrival: Arrival | None,
+        use: _Use,
+    ) -> Reply:
+        """What a node answers. On a thread: what lands is hashed and written to a disk."""
+        reply = self._lane.ask(member, request, arrival, self._router.epoch, use)
+        if arrival is not None and arrival.version is not None:
+            arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
         return reply
 
     async def _ask_behind(self, effect: AskOrigin) -> Reply:
@@ -280,16 +309,16 @@ class RingOrigin:
         assert arrival.version is not None, "what was fetched has a version"
         return Reply(arrival.version, sources={Source.ORIGIN: arrival.landed_bytes})
 
-    async def _on_thread(self, work: Callable[[_Use], T]) -> T:
-        """What the work returns, from a fill thread. Comes back, cancelled or not, only when the
-        thread has let go of the sink.
+    async def _on_thread(self, work: Callable[[_Use], T], threads: Executor) -> T:
+        """What the work returns, from one of the threads. Comes back, cancelled or not, only when
+        that has let go of the sink.
         """
         if self._closed:
             raise NodeUnavailable("the ring was closed")
         use = _Use()
         self._uses.add(use)
         try:
-            future = self._threads.submit(work, use)
+            future = threads.submit(work, use)
             await let_go(future, use.stop)
         finally:
             self._uses.discard(use)

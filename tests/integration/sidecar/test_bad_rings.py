@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
+from cachesvc_client.config import ClientConfig
 
 from cachesvc.core.errors import CacheError, OriginError, Overloaded
+from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.metrics import Metrics
 from cachesvc.origin.memory import Fault, MemoryOrigin
@@ -59,12 +63,17 @@ def pair() -> Iterator[Pair]:
 Body = Callable[[RingOrigin, MemoryOrigin, Metrics], Awaitable[None]]
 
 
-def over(pair: Pair, body: Body) -> None:
+def origin_config(pair: Pair) -> ClientConfig:
+    return ring_config(f"{pair.first.address},{pair.second.address}", "", 4)
+
+
+def over(pair: Pair, body: Body, **settings: Any) -> None:
     """Run with a RingOrigin over the pair, and a store in memory behind it."""
 
     async def work() -> None:
-        config = ring_config(f"{pair.first.address},{pair.second.address}", "", 4)
-        config = replace(config, silence_ms=150, hello_timeout_ms=150)
+        config = origin_config(pair)
+        settings.setdefault("silence_ms", 150)
+        config = replace(config, hello_timeout_ms=150, **settings)
         behind, metrics = MemoryOrigin(), Metrics()
         behind.put(NAME, DATA, VERSION.etag)
         origin = RingOrigin("sidecar-1", config, GEOMETRY, behind, metrics, 4)
@@ -229,3 +238,69 @@ def test_the_ring_is_found_again_after_a_connection_was_cut(pair: Pair) -> None:
         assert behind.log == []
 
     over(pair, body)
+
+
+class ThreadSink(BufferSink):
+    """A sink that knows who lands."""
+
+    def landed(self, count_bytes: int) -> None:
+        super().landed(count_bytes)
+        assert threading.current_thread() is not threading.main_thread(), "the loop waits for disks"
+
+
+def test_a_small_answer_lands_on_a_thread_and_not_on_the_loop(pair: Pair) -> None:
+    def small(session: Session, request: ReadRequest) -> None:
+        head = ReadHead((segment(0, 1000),), VERSION, last=True, epoch=session.node.epoch)
+        session.send(answer(head, DATA[:1000]))
+
+    pair.first.behave = small
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = ThreadSink(1000)
+        await origin.fetch(VERSION, ByteRange(0, 1000), sink)
+        assert sink.buffer == DATA[:1000]
+        assert sink.peer
+        assert len(pair.first.requests) == 1
+
+    over(pair, body)
+
+
+def test_version_checks_that_wait_keep_no_fill_waiting(pair: Pair) -> None:
+    nodes = pair.first, pair.second
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        for node in nodes:
+            node.let_stats.clear()
+        names = [ObjectName("b", f"cold{number}") for number in range(40)]
+        checks = [asyncio.create_task(origin.head(name)) for name in names]
+        await soon(lambda: sum(node.stat_count for node in nodes) >= 12, "checks wait")
+        sink = RightSink(len(DATA))
+        try:
+            async with asyncio.timeout(5):
+                await origin.fetch(VERSION, WHOLE, sink)
+            assert sink.peer
+        finally:
+            for node in nodes:
+                node.let_stats.set()
+        assert {one.etag for one in await asyncio.gather(*checks)} == {VERSION.etag}
+
+    over(pair, body, silence_ms=60_000)
+
+
+def test_version_checks_beyond_the_most_are_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachesvc.origin.ring.MAX_CHECK_COUNT", 3)
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        pair.first.let_stats.clear()
+        checks = [asyncio.create_task(origin.head(NAME)) for _ in range(3)]
+        await soon(lambda: pair.first.stat_count == 3, "checks wait")
+        with pytest.raises(Overloaded, match=r"b/k: 3 version checks.*sidecar-1"):
+            await origin.head(NAME)
+        pair.first.let_stats.set()
+        await asyncio.gather(*checks)
+        assert (await origin.head(NAME)).etag == VERSION.etag
+        assert behind.log == []
+
+    over(pair, body, silence_ms=60_000)
