@@ -47,6 +47,7 @@ from cachesvc.core.errors import (
     ProtocolError,
     RangeError,
     Retry,
+    Unauthenticated,
 )
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member, MemberTable
@@ -57,21 +58,29 @@ from cachesvc.origin.base import BypassStream, Listing, Origin, ProbeSink, Sink
 
 AGE_SHARE = 0.6  # decision 19
 CHECK_THREADS = 32  # beside those of fills, so that neither waits for the other
+LOG_PAUSE_S = 5.0  # between two lines on how the ring is
 MAX_CHECK_COUNT = 512  # version checks under way, those that wait for a thread included
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-def ring_config(ring: str, token: str, max_gets: int) -> ClientConfig:
+def ring_config(ring: str, token: str, max_gets: int, geometry: Geometry) -> ClientConfig:
     """How to reach a ring: HOST:PORT,... of any of its nodes; others are learned from them.
+    geometry: of this side.
 
     Raises:
         ValueError: no address, or one that is not of a TCP lane.
     """
     if not ring or ring.startswith("grpc://") or "unix://" in ring:
         raise ValueError(f"{ring!r} is no ring: write the lanes of its nodes, HOST:PORT,...")
-    return configured(ring, token=token, max_idle_sockets=max_gets, version_cache_count=0)
+    return configured(
+        ring,
+        token=token,
+        max_idle_sockets=max_gets,
+        version_cache_count=0,
+        origin_part_bytes=geometry.block_bytes,
+    )
 
 
 class _Use:
@@ -114,6 +123,10 @@ class RingOrigin:
         metrics: Metrics,
         max_gets: int = 32,
     ) -> None:
+        assert config.origin_part_bytes >= geometry.block_bytes, (
+            f"origin_part_bytes is {config.origin_part_bytes}, a block {geometry.block_bytes}: what"
+            " a fetch has left is asked of S3 as one part"
+        )
         self._me = me
         self._geometry = geometry
         self._behind = behind
@@ -135,7 +148,9 @@ class RingOrigin:
         self._check_count = 0
         self._uses: set[_Use] = set()
         self._closed = False
-        self._around = False  # S3 was asked because no node could answer
+        self._failing: set[str] = set()  # nodes whose last answer was none
+        self._lost = False  # the whole ring, as the log was told
+        self._turned_s = float("-inf")  # when it was told
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -143,9 +158,15 @@ class RingOrigin:
         return [one.lane_address for one in self._router.table.members] or self._meeting.endpoints
 
     async def start(self) -> None:
-        """Meet the ring now rather than at the first call. It need not be there."""
+        """Meet the ring now rather than at the first call. It need not be there.
+
+        Raises:
+            Unauthenticated: it is there, and wants another token.
+        """
         try:
             await self._perform(Refresh(), self._checks)
+        except Unauthenticated:
+            raise
         except CacheError as error:
             log.warning("the ring was not met; reading the origin itself", why=str(error))
 
@@ -214,9 +235,16 @@ class RingOrigin:
     async def _drive(
         self, name: ObjectName, make: Callable[[Failover], Steps[T]], threads: Executor
     ) -> T:
-        """Run the steps of one request to their end. Errors name the sidecar."""
+        """Run the steps of one request to their end. Errors name the sidecar. A token that the ring
+        refuses is its own, and no fault of its clients: they are told to go on to S3.
+        """
         try:
             return await self._run(self._whole(Failover(self._script, name), make), threads)
+        except Unauthenticated as error:
+            self._turn(True, "the ring refuses the token of this sidecar", error)
+            named: CacheError = OriginError(
+                f"{name}: the ring refuses the token of the sidecar {self._me} ({error.message})"
+            )
         except CacheError as error:
             named = type(error)(f"{error.message} (through the sidecar {self._me})")
         raise named  # and not from the other, whose traceback holds the sink's memory
@@ -269,13 +297,15 @@ class RingOrigin:
                 lambda use: self._answer(effect.member, request, arrival, use), threads
             )
         except CacheError as error:
-            count(op, _result(error)).inc()
+            result = _result(error)
+            count(op, result).inc()
+            self._hear(effect.member, result)
             raise
         finally:
             if arrival is not None:
                 self._metrics.ring_bytes.inc(arrival.landed_bytes - before_bytes)
         count(op, "answered").inc()
-        self._see(around=False, why=None)
+        self._hear(effect.member, "answered")
         return reply
 
     def _answer(
@@ -296,7 +326,8 @@ class RingOrigin:
             raise OriginError(f"{effect.name}: the fetch was stopped: the origin was closed")
         if effect.patience_s <= 0 and isinstance(effect.why, OriginError):
             raise effect.why
-        self._see(around=True, why=effect.why)
+        if all(one.node_id in self._failing for one in self._router.table.members):
+            self._turn(True, "no node could answer; reading the origin itself", effect.why)
         arrival, name = effect.target, effect.name
         self._metrics.ring_requests.labels("read" if arrival else "stat", "around").inc()
         if arrival is None:
@@ -326,14 +357,24 @@ class RingOrigin:
             raise NodeUnavailable("the ring was closed")
         return future.result()
 
-    def _see(self, *, around: bool, why: CacheError | None) -> None:
-        """Tell the log when the ring is lost, and when it is back: readers do not notice."""
-        if around and not self._around:
-            said = str(why or self._meeting.trouble or self._router.trouble())
-            log.warning("no node could answer; reading the origin itself", why=said)
-        elif self._around and not around:
-            log.info("the ring answers again")
-        self._around = around
+    def _hear(self, member: Member, result: str) -> None:
+        """How it went with a node (`_result`)."""
+        if result == "answered":
+            self._failing.discard(member.node_id)
+            self._turn(False, "the ring answers again", None)
+        else:
+            self._failing.add(member.node_id)
+
+    def _turn(self, lost: bool, event: str, why: CacheError | None) -> None:
+        """Tell the log when the whole ring is lost, and when it is back: readers do not notice."""
+        now_s = time.monotonic()
+        if lost == self._lost or now_s < self._turned_s + LOG_PAUSE_S:
+            return
+        self._lost, self._turned_s = lost, now_s
+        if lost:
+            log.warning(event, why=str(why or self._meeting.trouble or self._router.trouble()))
+        else:
+            log.info(event)
 
     def _check(self, welcome: Welcome) -> None:
         if welcome.geometry != self._geometry:
@@ -350,4 +391,5 @@ def _result(error: CacheError) -> str:
         return "wrong"
     if isinstance(error, NodeUnavailable):
         return "unavailable"
-    return "error" if error.retry is Retry.ELSEWHERE else "answered"
+    refused = error.retry is Retry.ELSEWHERE or isinstance(error, Unauthenticated)
+    return "error" if refused else "answered"

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from cachesvc_client.config import ClientConfig
+from structlog.testing import capture_logs
 
-from cachesvc.core.errors import CacheError, OriginError, Overloaded
+from cachesvc.core.errors import CacheError, OriginError, Overloaded, Unauthenticated
 from cachesvc.core.request import ReadRequest
+from cachesvc.core.ring import MemberTable, Ring
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.metrics import Metrics
 from cachesvc.origin.memory import Fault, MemoryOrigin
@@ -64,7 +66,7 @@ Body = Callable[[RingOrigin, MemoryOrigin, Metrics], Awaitable[None]]
 
 
 def origin_config(pair: Pair) -> ClientConfig:
-    return ring_config(f"{pair.first.address},{pair.second.address}", "", 4)
+    return ring_config(f"{pair.first.address},{pair.second.address}", "", 4, GEOMETRY)
 
 
 def over(pair: Pair, body: Body, **settings: Any) -> None:
@@ -304,3 +306,76 @@ def test_version_checks_beyond_the_most_are_refused(
         assert behind.log == []
 
     over(pair, body, silence_ms=60_000)
+
+
+def refuse_token(pair: Pair) -> None:
+    """From now on the ring wants another token."""
+    for node in (pair.first, pair.second):
+        node.error = codec.error_message(Unauthenticated("the token is wrong"))
+        node.hang_up()
+
+
+def test_a_ring_that_refuses_the_token_is_an_error_at_the_start(pair: Pair) -> None:
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        refuse_token(pair)
+        other = RingOrigin("sidecar-2", origin_config(pair), GEOMETRY, behind, metrics, 4)
+        try:
+            with pytest.raises(Unauthenticated, match="the token is wrong"):
+                await other.start()
+        finally:
+            await other.close()
+
+    over(pair, body)
+
+
+def test_a_ring_that_refuses_the_token_later_fails_as_an_origin_does(pair: Pair) -> None:
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+        refuse_token(pair)
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(OriginError, match=r"ring refuses the token.*is wrong"):
+                    await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+                with pytest.raises(OriginError, match=r"ring refuses the token.*sidecar-1"):
+                    await origin.head(NAME)
+        assert [one["event"] for one in logs] == ["the ring refuses the token of this sidecar"]
+        assert behind.log == []
+
+    over(pair, body)
+
+
+def test_the_log_tells_of_the_whole_ring_and_not_of_each_request(pair: Pair) -> None:
+    def full(session: Session, request: ReadRequest) -> None:
+        message = codec.pack_error_head(Overloaded("full"))
+        session.send(encode(Kind.READ_ANSWER, message.SerializeToString()))
+
+    table = Ring(MemberTable((pair.first.member, pair.second.member)))
+    names = (ObjectName("b", f"key{number}") for number in count())
+    other = next(one for one in names if table.owner(one, 0) == pair.second.member)
+    pair.first.behave = full
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        behind.put(other, DATA)
+
+        async def ask_both() -> None:
+            for _ in range(5):
+                await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+                await origin.head(other)
+
+        with capture_logs() as logs:
+            await ask_both()
+            assert len(behind.log) == 5, "of one of the two, no node could answer"
+            assert logs == []
+            pair.first.stop()
+            pair.second.stop()
+            await ask_both()
+            assert len(behind.log) == 15
+        assert [one["event"] for one in logs] == ["no node could answer; reading the origin itself"]
+
+    over(pair, body, owner_tries=1)
+
+
+def test_parts_smaller_than_a_block_are_no_settings_for_a_ring(pair: Pair) -> None:
+    config = replace(origin_config(pair), origin_part_bytes=GEOMETRY.block_bytes - 1)
+    with pytest.raises(AssertionError, match="one part"):
+        RingOrigin("sidecar-1", config, GEOMETRY, MemoryOrigin(), Metrics(), 4)
