@@ -148,7 +148,7 @@ class RingOrigin:
         self._check_count = 0
         self._uses: set[_Use] = set()
         self._closed = False
-        self._failing: set[str] = set()  # nodes whose last answer was none
+        self._failing: set[str] = set()  # members whose last answer was none
         self._lost = False  # the whole ring, as the log was told
         self._turned_s = float("-inf")  # when it was told
 
@@ -363,7 +363,8 @@ class RingOrigin:
             self._failing.discard(member.node_id)
             self._turn(False, "the ring answers again", None)
         else:
-            self._failing.add(member.node_id)
+            members = {one.node_id for one in self._router.table.members}
+            self._failing = self._failing & members | {member.node_id}
 
     def _turn(self, lost: bool, event: str, why: CacheError | None) -> None:
         """Tell the log when the whole ring is lost, and when it is back: readers do not notice."""
