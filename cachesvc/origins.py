@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError
 
 from cachesvc.config import ConfigError, HostConfig, SidecarConfig
+from cachesvc.core.errors import Unauthenticated
 from cachesvc.core.types import Geometry
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
@@ -54,10 +55,16 @@ async def open_origins(
     if not isinstance(config, SidecarConfig):
         return Origins(s3, s3)
     try:
-        reached = ring_config(config.ring, config.read_token(), config.origin_gets)
+        reached = ring_config(config.ring, config.read_token(), config.origin_gets, geometry)
     except ValueError as error:
         raise ConfigError(f"ring: {error}") from error
     ring = RingOrigin(me, reached, geometry, s3, metrics, config.origin_gets)
     exits.push_async_callback(ring.close)
-    await ring.start()
+    try:
+        await ring.start()
+    except Unauthenticated as error:
+        raise ConfigError(
+            f"token_file: the ring refuses this sidecar: {error}: give it the token of the ring's"
+            " nodes"
+        ) from error
     return Origins(ring, s3, lambda: ring.addresses)

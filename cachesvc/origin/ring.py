@@ -10,7 +10,7 @@ Rules
 - Listings and what may not be cached are no business of the ring: S3 is asked.
 
 Story: `head`, `fetch` and `probe` make the logic's steps; `_perform` does what they ask for: a
-request to a node on a fill thread, which receives straight into the sink, or a call of S3's origin.
+request to a node on a thread, which receives straight into the sink, or a call of S3's origin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from threading import Lock
 from typing import Any, TypeVar
@@ -43,33 +43,44 @@ from cachesvc.core.errors import (
     NodeUnavailable,
     NotCacheable,
     OriginError,
+    Overloaded,
     ProtocolError,
     RangeError,
     Retry,
+    Unauthenticated,
 )
 from cachesvc.core.request import ReadRequest, StatRequest
-from cachesvc.core.ring import MemberTable
+from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion, Source
 from cachesvc.metrics import Metrics
 from cachesvc.origin.arrival import Arrival, Discovery, Onward
 from cachesvc.origin.base import BypassStream, Listing, Origin, ProbeSink, Sink
 
 AGE_SHARE = 0.6  # decision 19
-STAT_THREADS = 8  # beside those of fetches, so that a version check waits for no fill
+CHECK_THREADS = 32  # beside those of fills, so that neither waits for the other
+LOG_PAUSE_S = 5.0  # between two lines on how the ring is
+MAX_CHECK_COUNT = 512  # version checks under way, those that wait for a thread included
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-def ring_config(ring: str, token: str, max_gets: int) -> ClientConfig:
+def ring_config(ring: str, token: str, max_gets: int, geometry: Geometry) -> ClientConfig:
     """How to reach a ring: HOST:PORT,... of any of its nodes; others are learned from them.
+    geometry: of this side.
 
     Raises:
         ValueError: no address, or one that is not of a TCP lane.
     """
     if not ring or ring.startswith("grpc://") or "unix://" in ring:
         raise ValueError(f"{ring!r} is no ring: write the lanes of its nodes, HOST:PORT,...")
-    return configured(ring, token=token, max_idle_sockets=max_gets, version_cache_count=0)
+    return configured(
+        ring,
+        token=token,
+        max_idle_sockets=max_gets,
+        version_cache_count=0,
+        origin_part_bytes=geometry.block_bytes,
+    )
 
 
 class _Use:
@@ -112,6 +123,10 @@ class RingOrigin:
         metrics: Metrics,
         max_gets: int = 32,
     ) -> None:
+        assert config.origin_part_bytes >= geometry.block_bytes, (
+            f"origin_part_bytes is {config.origin_part_bytes}, a block {geometry.block_bytes}: what"
+            " a fetch has left is asked of S3 as one part"
+        )
         self._me = me
         self._geometry = geometry
         self._behind = behind
@@ -128,10 +143,14 @@ class RingOrigin:
         self._lane = Lane(config, Verified())
         self._meeting = Meeting(config, self._router, self._lane, config.endpoints, self._check)
         self._script = Script(self._router, VersionCache(0, clock), config, clock)
-        self._threads = ThreadPoolExecutor(max_gets + STAT_THREADS, thread_name_prefix="ring")
+        self._fills = ThreadPoolExecutor(max_gets, thread_name_prefix="ring-fill")
+        self._checks = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="ring-check")
+        self._check_count = 0
         self._uses: set[_Use] = set()
         self._closed = False
-        self._around = False  # S3 was asked because no node could answer
+        self._failing: set[str] = set()  # members whose last answer was none
+        self._lost = False  # the whole ring, as the log was told
+        self._turned_s = float("-inf")  # when it was told
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -139,16 +158,33 @@ class RingOrigin:
         return [one.lane_address for one in self._router.table.members] or self._meeting.endpoints
 
     async def start(self) -> None:
-        """Meet the ring now rather than at the first call. It need not be there."""
+        """Meet the ring now rather than at the first call. It need not be there.
+
+        Raises:
+            Unauthenticated: it is there, and wants another token.
+        """
         try:
-            await self._perform(Refresh())
+            await self._perform(Refresh(), self._checks)
+        except Unauthenticated:
+            raise
         except CacheError as error:
             log.warning("the ring was not met; reading the origin itself", why=str(error))
 
     async def head(self, name: ObjectName, max_age_s: float = 0.0) -> ObjectVersion:
-        """See `Origin.head`."""
+        """See `Origin.head`. Also raises Overloaded."""
+        if self._check_count >= MAX_CHECK_COUNT:
+            raise Overloaded(
+                f"{name}: {MAX_CHECK_COUNT} version checks are under way, the most (through the"
+                f" sidecar {self._me})"
+            )
         request, direct = StatRequest(name, max_age_s), AskOrigin(name, None)
-        reply = await self._drive(name, lambda ask: ask.keeper(request, None, direct))
+        self._check_count += 1
+        try:
+            reply = await self._drive(
+                name, lambda ask: ask.keeper(request, None, direct), self._checks
+            )
+        finally:
+            self._check_count -= 1
         return reply.version
 
     async def fetch(self, version: ObjectVersion, wanted: ByteRange, sink: Sink) -> None:
@@ -157,7 +193,7 @@ class RingOrigin:
         if not version.cacheable:
             raise NotCacheable(f"{name}: ETag {version.etag!r} is not strong: use a bypass")
         arrival = Arrival(wanted, sink, version)
-        await self._drive(name, lambda ask: ask.fetch(version, [span], arrival))
+        await self._drive(name, lambda ask: ask.fetch(version, [span], arrival), self._fills)
 
     async def probe(
         self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, max_age_s: float = 0.0
@@ -167,7 +203,7 @@ class RingOrigin:
         request = ReadRequest(name, (span,), max_age_s=max_age_s)
         direct = AskOrigin(name, None, *span, arrival)
         try:
-            await self._drive(name, lambda ask: ask.keeper(request, arrival, direct))
+            await self._drive(name, lambda ask: ask.keeper(request, arrival, direct), self._fills)
         except (RangeError, NotCacheable):
             if arrival.version is not None:
                 raise
@@ -191,14 +227,24 @@ class RingOrigin:
         for use in self._uses:
             use.stop()
         self._lane.close()
-        await asyncio.to_thread(self._threads.shutdown, True, cancel_futures=True)
+        for threads in (self._checks, self._fills):
+            await asyncio.to_thread(threads.shutdown, True, cancel_futures=True)
 
     # -- driving the client's logic
 
-    async def _drive(self, name: ObjectName, make: Callable[[Failover], Steps[T]]) -> T:
-        """Run the steps of one request to their end. Errors name the sidecar."""
+    async def _drive(
+        self, name: ObjectName, make: Callable[[Failover], Steps[T]], threads: Executor
+    ) -> T:
+        """Run the steps of one request to their end. Errors name the sidecar. A token that the ring
+        refuses is its own, and no fault of its clients: they are told to go on to S3.
+        """
         try:
-            return await self._run(self._whole(Failover(self._script, name), make))
+            return await self._run(self._whole(Failover(self._script, name), make), threads)
+        except Unauthenticated as error:
+            self._turn(True, "the ring refuses the token of this sidecar", error)
+            named: CacheError = OriginError(
+                f"{name}: the ring refuses the token of the sidecar {self._me} ({error.message})"
+            )
         except CacheError as error:
             named = type(error)(f"{error.message} (through the sidecar {self._me})")
         raise named  # and not from the other, whose traceback holds the sink's memory
@@ -210,12 +256,12 @@ class RingOrigin:
         yield from ask.catch_up()
         return value
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T], threads: Executor) -> T:
         try:
             effect = next(steps)
             while True:
                 try:
-                    result = await self._perform(effect)
+                    result = await self._perform(effect, threads)
                 except CacheError as error:
                     effect = steps.throw(error)
                 else:
@@ -226,17 +272,17 @@ class RingOrigin:
         finally:
             steps.close()
 
-    async def _perform(self, effect: Effect) -> Any:
+    async def _perform(self, effect: Effect, threads: Executor) -> Any:
         """The contract of a driver (effects.py)."""
         if isinstance(effect, Ask):
-            return await self._ask(effect)
+            return await self._ask(effect, threads)
         if isinstance(effect, AskOrigin):
             return await self._ask_behind(effect)
         if isinstance(effect, Refresh):
-            return await self._on_thread(lambda _: self._meeting.refresh(effect.member))
+            return await self._on_thread(lambda _: self._meeting.refresh(effect.member), threads)
         raise AssertionError("a block has one owner: nothing is asked of several at a time")
 
-    async def _ask(self, effect: Ask) -> Reply:
+    async def _ask(self, effect: Ask, threads: Executor) -> Reply:
         arrival, request = effect.target, effect.request
         assert arrival is None or isinstance(arrival, Arrival), "a target of our own"
         if arrival is not None and isinstance(request, ReadRequest):
@@ -248,18 +294,31 @@ class RingOrigin:
         op = "stat" if arrival is None else "read"
         try:
             reply = await self._on_thread(
-                lambda use: self._lane.ask(effect.member, request, arrival, self._router.epoch, use)
+                lambda use: self._answer(effect.member, request, arrival, use), threads
             )
-            if arrival is not None and arrival.version is not None:
-                arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
         except CacheError as error:
-            count(op, _result(error)).inc()
+            result = _result(error)
+            count(op, result).inc()
+            self._hear(effect.member, result)
             raise
         finally:
             if arrival is not None:
                 self._metrics.ring_bytes.inc(arrival.landed_bytes - before_bytes)
         count(op, "answered").inc()
-        self._see(around=False, why=None)
+        self._hear(effect.member, "answered")
+        return reply
+
+    def _answer(
+        self,
+        member: Member,
+        request: ReadRequest | StatRequest,
+        arrival: Arrival | None,
+        use: _Use,
+    ) -> Reply:
+        """What a node answers. On a thread: what lands is hashed and written to a disk."""
+        reply = self._lane.ask(member, request, arrival, self._router.epoch, use)
+        if arrival is not None and arrival.version is not None:
+            arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
         return reply
 
     async def _ask_behind(self, effect: AskOrigin) -> Reply:
@@ -267,7 +326,8 @@ class RingOrigin:
             raise OriginError(f"{effect.name}: the fetch was stopped: the origin was closed")
         if effect.patience_s <= 0 and isinstance(effect.why, OriginError):
             raise effect.why
-        self._see(around=True, why=effect.why)
+        if all(one.node_id in self._failing for one in self._router.table.members):
+            self._turn(True, "no node could answer; reading the origin itself", effect.why)
         arrival, name = effect.target, effect.name
         self._metrics.ring_requests.labels("read" if arrival else "stat", "around").inc()
         if arrival is None:
@@ -280,16 +340,16 @@ class RingOrigin:
         assert arrival.version is not None, "what was fetched has a version"
         return Reply(arrival.version, sources={Source.ORIGIN: arrival.landed_bytes})
 
-    async def _on_thread(self, work: Callable[[_Use], T]) -> T:
-        """What the work returns, from a fill thread. Comes back, cancelled or not, only when the
-        thread has let go of the sink.
+    async def _on_thread(self, work: Callable[[_Use], T], threads: Executor) -> T:
+        """What the work returns, from one of the threads. Comes back, cancelled or not, only when
+        that has let go of the sink.
         """
         if self._closed:
             raise NodeUnavailable("the ring was closed")
         use = _Use()
         self._uses.add(use)
         try:
-            future = self._threads.submit(work, use)
+            future = threads.submit(work, use)
             await let_go(future, use.stop)
         finally:
             self._uses.discard(use)
@@ -297,14 +357,25 @@ class RingOrigin:
             raise NodeUnavailable("the ring was closed")
         return future.result()
 
-    def _see(self, *, around: bool, why: CacheError | None) -> None:
-        """Tell the log when the ring is lost, and when it is back: readers do not notice."""
-        if around and not self._around:
-            said = str(why or self._meeting.trouble or self._router.trouble())
-            log.warning("no node could answer; reading the origin itself", why=said)
-        elif self._around and not around:
-            log.info("the ring answers again")
-        self._around = around
+    def _hear(self, member: Member, result: str) -> None:
+        """How it went with a node (`_result`)."""
+        if result == "answered":
+            self._failing.discard(member.node_id)
+            self._turn(False, "the ring answers again", None)
+        else:
+            members = {one.node_id for one in self._router.table.members}
+            self._failing = self._failing & members | {member.node_id}
+
+    def _turn(self, lost: bool, event: str, why: CacheError | None) -> None:
+        """Tell the log when the whole ring is lost, and when it is back: readers do not notice."""
+        now_s = time.monotonic()
+        if lost == self._lost or now_s < self._turned_s + LOG_PAUSE_S:
+            return
+        self._lost, self._turned_s = lost, now_s
+        if lost:
+            log.warning(event, why=str(why or self._meeting.trouble or self._router.trouble()))
+        else:
+            log.info(event)
 
     def _check(self, welcome: Welcome) -> None:
         if welcome.geometry != self._geometry:
@@ -321,4 +392,5 @@ def _result(error: CacheError) -> str:
         return "wrong"
     if isinstance(error, NodeUnavailable):
         return "unavailable"
-    return "error" if error.retry is Retry.ELSEWHERE else "answered"
+    refused = error.retry is Retry.ELSEWHERE or isinstance(error, Unauthenticated)
+    return "error" if refused else "answered"

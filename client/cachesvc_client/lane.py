@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
+from typing import TypeVar
 
 from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
@@ -37,6 +38,7 @@ from cachesvc_client.hello import Welcome
 from cachesvc_client.receipt import Receipt
 from cachesvc_client.verified import Verified
 
+T = TypeVar("T")
 Using = Callable[[Connection | None], None]
 
 
@@ -105,14 +107,11 @@ class Lane:
         if local and isinstance(request, ReadRequest) and passed.worth(request):
             copies = target is not None and not target.in_place
             request = replace(request, descriptors=True, landed_as_bytes=copies)
-        connection = self._take(address)
-        if connection is not None:
-            try:
-                return self._talk(connection, request, target, epoch, using)
-            except HungUp:
-                if connection.heard:
-                    raise
-                self._drop_idle(address)
+        reply = self._on_idle(
+            address, lambda connection: self._talk(connection, request, target, epoch, using)
+        )
+        if reply is not None:
+            return reply
         connection = self._fresh(address)
         if connection.local and connection.welcome.node_id != member.node_id:
             self._local.pop(member.node_id, None)
@@ -123,16 +122,8 @@ class Lane:
     def forget(self, member: Member, name: ObjectName) -> None:
         """The contract of effects.Forget."""
         address = member.lane_address
-        connection = self._take(address) or self._fresh(address)
-        try:
-            connection.send(Kind.FORGET, codec.pack_forget([name]))
-            prefix, header = connection.frame()
-            if prefix.kind is not Kind.FORGET_ANSWER or prefix.body_bytes:
-                raise ProtocolError(f"node {address}: {prefix.kind.name} for a Forget")
-            codec.raise_error(codec.parse(cache_pb2.ForgetAnswer, header).error)
-            connection.clean = True
-        finally:
-            self._give(connection)
+        if not self._on_idle(address, lambda connection: self._forget(connection, name)):
+            self._forget(self._fresh(address), name)
 
     def close(self) -> None:
         """Close everything; requests under way fail with NodeUnavailable."""
@@ -147,6 +138,19 @@ class Lane:
             connection.abort()
 
     # -- one request
+
+    def _on_idle(self, address: str, talk: Callable[[Connection], T]) -> T | None:
+        """What comes of talking on an idle connection. None: no good one, or stale; use a fresh."""
+        connection = self._take(address)
+        if connection is None:
+            return None
+        try:
+            return talk(connection)
+        except HungUp:
+            if connection.heard:
+                raise
+            self._drop_idle(address)
+            return None
 
     def _talk(
         self,
@@ -170,6 +174,19 @@ class Lane:
         finally:
             using(None)
             self._give(connection)
+
+    def _forget(self, connection: Connection, name: ObjectName) -> bool:
+        """True: the node has forgotten."""
+        try:
+            connection.send(Kind.FORGET, codec.pack_forget([name]))
+            prefix, header = connection.frame()
+            if prefix.kind is not Kind.FORGET_ANSWER or prefix.body_bytes:
+                raise ProtocolError(f"node {connection.address}: {prefix.kind.name} for a Forget")
+            codec.raise_error(codec.parse(cache_pb2.ForgetAnswer, header).error)
+            connection.clean = True
+        finally:
+            self._give(connection)
+        return True
 
     def _stat(self, connection: Connection, request: StatRequest) -> Reply:
         connection.send(Kind.STAT, codec.pack_stat(request))

@@ -331,7 +331,7 @@ class TestRingOrigin(OriginContract):
                 await open_node(config, exits)
             s3 = S3Origin(S3Settings(endpoint_url=self.server.url), Metrics())
             exits.push_async_callback(s3.close)
-            ring = ring_config(lane, "", 4)
+            ring = ring_config(lane, "", 4, Geometry())
             origin = RingOrigin("sidecar-1", ring, Geometry(), s3, Metrics(), 4)
             exits.push_async_callback(origin.close)
             yield origin, lambda key, data: _nothing(self.server.put(BUCKET, key, data))

@@ -63,7 +63,15 @@ class Session:
         if kind is Kind.HELLO:
             node.hellos += 1
             self.send(encode(Kind.WELCOME, node.welcome().SerializeToString()))
+        elif kind is Kind.FORGET:
+            node.forget_count += 1
+            if node.forget_count <= node.cut_forget_count:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            else:
+                self.send(encode(Kind.FORGET_ANSWER, b""))
         elif kind is Kind.STAT:
+            node.stat_count += 1
+            node.let_stats.wait()
             message = codec.pack_stat_answer(VERSION, 5.0, node.epoch)
             self.send(encode(Kind.STAT_ANSWER, message.SerializeToString()))
         else:
@@ -74,7 +82,11 @@ class Session:
 
 
 class FakeNode:
-    """A node on a thread, honest unless told otherwise. `script`: for the next reads, in order."""
+    """A node on a thread, honest unless told otherwise. `script`: for the next reads, in order.
+
+    let_stats: while it is clear, Stats wait. cut_forget_count: how many Forgets are hung up on,
+    the first ones.
+    """
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
@@ -85,6 +97,11 @@ class FakeNode:
         self.script: list[Behaviour] = []
         self.requests: list[ReadRequest] = []
         self.hellos = 0
+        self.stat_count = 0
+        self.let_stats = threading.Event()
+        self.let_stats.set()
+        self.forget_count = 0
+        self.cut_forget_count = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sessions: list[socket.socket] = []
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -116,6 +133,7 @@ class FakeNode:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
+        self.let_stats.set()
         self.hang_up()
         for thread in self._threads:
             thread.join()

@@ -45,6 +45,18 @@ def test_a_stale_idle_connection_is_replaced_without_anybody_noticing(pair: Pair
     assert pair.second.requests == []
 
 
+def test_a_forget_on_a_stale_idle_connection_is_said_again_on_a_fresh_one(pair: Pair) -> None:
+    client = pair.client(eject_ms=30_000)
+    assert client.read(URI) == DATA
+    client.invalidate(URI)
+    asked, told = len(pair.first.requests), pair.first.forget_count
+    pair.first.cut_forget_count = told + 1  # after the look at the connection, before a byte
+    client.invalidate(URI)
+    assert pair.first.forget_count == told + 2
+    assert client.read(URI) == DATA
+    assert len(pair.first.requests) == asked + 1, "the node was not thought to be down"
+
+
 def test_pending_frames_keep_a_slow_answer_alive(pair: Pair) -> None:
     def slow(session: Session, request: ReadRequest) -> None:
         for _ in range(5):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
+from cachesvc_client.config import ClientConfig
+from structlog.testing import capture_logs
 
-from cachesvc.core.errors import CacheError, OriginError, Overloaded
+from cachesvc.core.errors import CacheError, OriginError, Overloaded, Unauthenticated
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.ring import MemberTable, Ring
 from cachesvc.core.types import ByteRange, ObjectName
 from cachesvc.metrics import Metrics
 from cachesvc.origin.memory import Fault, MemoryOrigin
@@ -59,12 +65,17 @@ def pair() -> Iterator[Pair]:
 Body = Callable[[RingOrigin, MemoryOrigin, Metrics], Awaitable[None]]
 
 
-def over(pair: Pair, body: Body) -> None:
+def origin_config(pair: Pair) -> ClientConfig:
+    return ring_config(f"{pair.first.address},{pair.second.address}", "", 4, GEOMETRY)
+
+
+def over(pair: Pair, body: Body, **settings: Any) -> None:
     """Run with a RingOrigin over the pair, and a store in memory behind it."""
 
     async def work() -> None:
-        config = ring_config(f"{pair.first.address},{pair.second.address}", "", 4)
-        config = replace(config, silence_ms=150, hello_timeout_ms=150)
+        config = origin_config(pair)
+        settings.setdefault("silence_ms", 150)
+        config = replace(config, hello_timeout_ms=150, **settings)
         behind, metrics = MemoryOrigin(), Metrics()
         behind.put(NAME, DATA, VERSION.etag)
         origin = RingOrigin("sidecar-1", config, GEOMETRY, behind, metrics, 4)
@@ -229,3 +240,142 @@ def test_the_ring_is_found_again_after_a_connection_was_cut(pair: Pair) -> None:
         assert behind.log == []
 
     over(pair, body)
+
+
+class ThreadSink(BufferSink):
+    """A sink that knows who lands."""
+
+    def landed(self, count_bytes: int) -> None:
+        super().landed(count_bytes)
+        assert threading.current_thread() is not threading.main_thread(), "the loop waits for disks"
+
+
+def test_a_small_answer_lands_on_a_thread_and_not_on_the_loop(pair: Pair) -> None:
+    def small(session: Session, request: ReadRequest) -> None:
+        head = ReadHead((segment(0, 1000),), VERSION, last=True, epoch=session.node.epoch)
+        session.send(answer(head, DATA[:1000]))
+
+    pair.first.behave = small
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        sink = ThreadSink(1000)
+        await origin.fetch(VERSION, ByteRange(0, 1000), sink)
+        assert sink.buffer == DATA[:1000]
+        assert sink.peer
+        assert len(pair.first.requests) == 1
+
+    over(pair, body)
+
+
+def test_version_checks_that_wait_keep_no_fill_waiting(pair: Pair) -> None:
+    nodes = pair.first, pair.second
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        for node in nodes:
+            node.let_stats.clear()
+        names = [ObjectName("b", f"cold{number}") for number in range(40)]
+        checks = [asyncio.create_task(origin.head(name)) for name in names]
+        await soon(lambda: sum(node.stat_count for node in nodes) >= 12, "checks wait")
+        sink = RightSink(len(DATA))
+        try:
+            async with asyncio.timeout(5):
+                await origin.fetch(VERSION, WHOLE, sink)
+            assert sink.peer
+        finally:
+            for node in nodes:
+                node.let_stats.set()
+        assert {one.etag for one in await asyncio.gather(*checks)} == {VERSION.etag}
+
+    over(pair, body, silence_ms=60_000)
+
+
+def test_version_checks_beyond_the_most_are_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachesvc.origin.ring.MAX_CHECK_COUNT", 3)
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        pair.first.let_stats.clear()
+        checks = [asyncio.create_task(origin.head(NAME)) for _ in range(3)]
+        await soon(lambda: pair.first.stat_count == 3, "checks wait")
+        with pytest.raises(Overloaded, match=r"b/k: 3 version checks.*sidecar-1"):
+            await origin.head(NAME)
+        pair.first.let_stats.set()
+        await asyncio.gather(*checks)
+        assert (await origin.head(NAME)).etag == VERSION.etag
+        assert behind.log == []
+
+    over(pair, body, silence_ms=60_000)
+
+
+def refuse_token(pair: Pair) -> None:
+    """From now on the ring wants another token."""
+    for node in (pair.first, pair.second):
+        node.error = codec.error_message(Unauthenticated("the token is wrong"))
+        node.hang_up()
+
+
+def test_a_ring_that_refuses_the_token_is_an_error_at_the_start(pair: Pair) -> None:
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        refuse_token(pair)
+        other = RingOrigin("sidecar-2", origin_config(pair), GEOMETRY, behind, metrics, 4)
+        try:
+            with pytest.raises(Unauthenticated, match="the token is wrong"):
+                await other.start()
+        finally:
+            await other.close()
+
+    over(pair, body)
+
+
+def test_a_ring_that_refuses_the_token_later_fails_as_an_origin_does(pair: Pair) -> None:
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+        refuse_token(pair)
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(OriginError, match=r"ring refuses the token.*is wrong"):
+                    await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+                with pytest.raises(OriginError, match=r"ring refuses the token.*sidecar-1"):
+                    await origin.head(NAME)
+        assert [one["event"] for one in logs] == ["the ring refuses the token of this sidecar"]
+        assert behind.log == []
+
+    over(pair, body)
+
+
+def test_the_log_tells_of_the_whole_ring_and_not_of_each_request(pair: Pair) -> None:
+    def full(session: Session, request: ReadRequest) -> None:
+        message = codec.pack_error_head(Overloaded("full"))
+        session.send(encode(Kind.READ_ANSWER, message.SerializeToString()))
+
+    table = Ring(MemberTable((pair.first.member, pair.second.member)))
+    names = (ObjectName("b", f"key{number}") for number in count())
+    other = next(one for one in names if table.owner(one, 0) == pair.second.member)
+    pair.first.behave = full
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        behind.put(other, DATA)
+
+        async def ask_both() -> None:
+            for _ in range(5):
+                await origin.fetch(VERSION, WHOLE, RightSink(len(DATA)))
+                await origin.head(other)
+
+        with capture_logs() as logs:
+            await ask_both()
+            assert len(behind.log) == 5, "of one of the two, no node could answer"
+            assert logs == []
+            pair.first.stop()
+            pair.second.stop()
+            await ask_both()
+            assert len(behind.log) == 15
+        assert [one["event"] for one in logs] == ["no node could answer; reading the origin itself"]
+
+    over(pair, body, owner_tries=1)
+
+
+def test_parts_smaller_than_a_block_are_no_settings_for_a_ring(pair: Pair) -> None:
+    config = replace(origin_config(pair), origin_part_bytes=GEOMETRY.block_bytes - 1)
+    with pytest.raises(AssertionError, match="one part"):
+        RingOrigin("sidecar-1", config, GEOMETRY, MemoryOrigin(), Metrics(), 4)

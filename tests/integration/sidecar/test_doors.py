@@ -120,3 +120,10 @@ def test_a_ring_with_a_secret_is_asked_with_it_and_told_of_writes(tmp_path: Path
             assert client.read(uri("key")) == direct.read(uri("key")) == b"newer"
         with place.client(token="wrong") as stranger, pytest.raises(PermissionError):
             stranger.read(uri("key"))
+        sidecar = place.sidecars[0]
+        assert sidecar.terminate() == 0
+        (tmp_path / "token").write_text("wrong")
+        sidecar.start()
+        assert sidecar.child is not None
+        assert sidecar.child.wait(30) == 2
+        assert "token_file: the ring refuses this sidecar" in sidecar.log()
