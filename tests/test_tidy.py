@@ -39,6 +39,9 @@ ASYNCHRONOUS = {
     ("client/cachesvc_client/intercept/aio.py", "aiobotocore.awsrequest.AioAWSResponse"): (
         "aiobotocore is answered in its own class"
     ),
+    ("client/cachesvc_client/intercept/aio.py", "aiobotocore.httpsession.AIOHTTPSession"): (
+        "asked whether a client reads by aiohttp"
+    ),
 }
 HASHES = {
     "cachesvc/devorigin/folder.py": "picks one of this process's locks, and routes nothing",

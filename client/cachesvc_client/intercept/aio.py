@@ -10,11 +10,12 @@ import time
 from typing import Any
 
 from aiobotocore.awsrequest import AioAWSResponse
+from aiobotocore.httpsession import AIOHTTPSession
 from aiohttp.client_exceptions import ClientConnectionError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cachesvc_client.intercept.answer import Answer, AskHead, Blocking, Steps, answering
-from cachesvc_client.intercept.fields import Fields, fields_of
+from cachesvc_client.intercept.fields import Fields, fields_of, needs_key
 from cachesvc_client.intercept.interceptor import Interceptor, ours
 from cachesvc_client.intercept.request import Passed
 from cachesvc_client.intercept.shadow import Comparison
@@ -22,6 +23,13 @@ from cachesvc_client.intercept.source import Source
 from cachesvc_client.intercept.stats import STATS
 from cachesvc_client.intercept.stream import Stream
 from cachesvc_client.threads import Threads
+
+
+def reads_by_aiohttp(client: Any) -> bool:
+    """Whether its bodies are those of aiohttp, and not of httpx."""
+    return issubclass(
+        getattr(client.meta.config, "http_session_cls", AIOHTTPSession), AIOHTTPSession
+    )
 
 
 class AioInterceptor(Interceptor):
@@ -74,14 +82,18 @@ class AioInterceptor(Interceptor):
         name, asked_at = effect.wanted.name, self.interception.table.clock()
         try:
             with ours():
-                said = await self.client.head_object(
-                    Bucket=name.bucket, Key=name.key, ChecksumMode="ENABLED"
-                )
+                where = {"Bucket": name.bucket, "Key": name.key}
+                said = await self.client.head_object(**where, ChecksumMode="ENABLED")
+                headers = said["ResponseMetadata"]["HTTPHeaders"]
+                if needs_key(headers):
+                    first = {"Range": "bytes=0-0", "IfMatch": said["ETag"]}
+                    answer = await self.client.get_object(**where, **first)
+                    await answer["Body"].read()
         except ClientError:
             return None
         except BotoCoreError as error:
             raise Passed("unreachable") from error
-        return fields_of(said["ResponseMetadata"]["HTTPHeaders"], True, asked_at)
+        return fields_of(headers, True, asked_at)
 
     def _response(self, request: Any, answer: Answer) -> AioAWSResponse:
         raw: Any = AioRaw(request.url, None)
@@ -106,15 +118,25 @@ class AioContent:
         self._source = source
         self._stream = stream
         self._threads = threads
-        self._closed = False
+        self._closed = self._waited_for = False
 
     async def read(self, amount: int = -1) -> bytes:
-        """As many bytes, all if negative, fewer only at the end. Raises ClientConnectionError."""
+        """As many bytes, all if negative, fewer only at the end. Raises ClientConnectionError; and
+        RuntimeError, as aiohttp does, if another task waits for bytes of this body.
+        """
         if self._closed:
             raise ClientConnectionError("Connection closed")
+        if self._waited_for:
+            raise RuntimeError("read() called while another coroutine is already waiting for data")
         limit = None if amount < 0 else amount
         missing = self._stream.missing(limit)
-        fetched = await self._fetch(*missing) if missing else b""
+        if not missing:
+            return self._stream.take(limit)
+        self._waited_for = True
+        try:
+            fetched = await self._fetch(*missing)
+        finally:
+            self._waited_for = False
         return self._stream.take(limit, fetched)
 
     def at_eof(self) -> bool:

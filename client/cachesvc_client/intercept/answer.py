@@ -62,7 +62,7 @@ Steps = Generator[AskHead | Blocking, Any, Answer]
 def answering(wanted: Wanted, table: FieldTable, cache: CacheClient) -> Steps:
     """The answer to a read. Raises Passed if it is S3's."""
     known = table.get(wanted.who, wanted.name)
-    whole = wanted.span is None and not wanted.head
+    whole = wanted.span is None
     if known is not None and wanted.checksums and whole and not known.checksums:
         known = None
     if known is None and wanted.head:

@@ -1,8 +1,9 @@
 """The header fields that S3 itself gave a client with an object: Content-Type, metadata, checksums.
 
 Story: they come from HEADs that were signed with the client's own credentials, and so prove as well
-that S3 lets those credentials read the object. They are believed for a while (MAX_AGE_S), and only
-together with a version that is the very one they were given with.
+that S3 lets those credentials read the object; where KMS has its key, a GET of one byte goes with
+the HEAD. They are believed for a while (MAX_AGE_S), and only together with a version that is the
+very one they were given with.
 
 Rules: by access key, so that nobody is answered on somebody else's permission; bounded, the one
 heard of longest ago leaves first. No lock: every step is one operation of a dict, and a forked
@@ -64,6 +65,13 @@ def fields_of(headers: Mapping[str, str], checksums: bool, heard_at: float) -> F
     kept = tuple((name, value) for name, value in said.items() if name not in _ANEW)
     anew = _ANEW & said.keys()
     return Fields(etag, size_bytes, modified_s, kept, anew, checksums, heard_at)
+
+
+def needs_key(headers: Mapping[str, str]) -> bool:
+    """Whether who may HEAD the object may still be refused its bytes, for want of KMS's key.
+    headers: of an answer, names in lower case or in any.
+    """
+    return headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
 
 
 class FieldTable:

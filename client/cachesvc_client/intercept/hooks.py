@@ -92,7 +92,10 @@ def _stand_beside(client: Any) -> None:
             return
         if meta.config.user_agent_extra == USER_AGENT:
             return
-        interceptor = _kind_of(client)(client, interception)
+        kind = _kind_of(client)
+        if kind is None:
+            return
+        interceptor = kind(client, interception)
         for event, method in _EVENTS.items():
             handler = getattr(interceptor, method)
             meta.events.register_last(event, handler, unique_id=_ID + event)
@@ -101,10 +104,11 @@ def _stand_beside(client: Any) -> None:
 
 
 def _kind_of(client: Any) -> Any:
+    """The interceptor's class; None: there is none for this client."""
     if any(base.__module__.startswith("aiobotocore.") for base in type(client).__mro__):
-        from cachesvc_client.intercept.aio import AioInterceptor
+        from cachesvc_client.intercept.aio import AioInterceptor, reads_by_aiohttp
 
-        return AioInterceptor
+        return AioInterceptor if reads_by_aiohttp(client) else None
     from cachesvc_client.intercept.sync import SyncInterceptor
 
     return SyncInterceptor

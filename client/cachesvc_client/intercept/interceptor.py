@@ -21,7 +21,7 @@ from typing import Any
 
 from cachesvc.core.types import ObjectName
 from cachesvc_client.client import CacheClient
-from cachesvc_client.intercept.fields import FieldTable, fields_of
+from cachesvc_client.intercept.fields import FieldTable, fields_of, needs_key
 from cachesvc_client.intercept.request import Passed, Place, Wanted, wanted_of
 from cachesvc_client.intercept.shadow import Comparison
 from cachesvc_client.intercept.stats import STATS
@@ -152,7 +152,7 @@ class Interceptor:
     def _hear(self, passing: _Passing, headers: Any) -> None:
         wanted = passing.wanted
         fields = fields_of(headers, wanted.checksums, passing.sent_at)
-        if fields is not None:
+        if fields is not None and not needs_key(headers):
             self.interception.table.put(wanted.who, wanted.name, fields)
 
     def _compare(self, passing: _Passing, http_response: Any, body: Any) -> None:

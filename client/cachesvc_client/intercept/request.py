@@ -3,7 +3,7 @@ nothing of ours.
 
 Rules: pure. What is not known to be harmless is S3's: other parameters than `x-id`, other x-amz-
 fields than those of every request, conditions other than If-Match, several ranges, other
-signatures than SigV4's header (or none), other endpoints.
+signatures than SigV4's header (or none), other endpoints, what is tried again after it failed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _AWS = re.compile(
     r"(?:(?P<bucket>.+)\.)?s3(?:[.-](?:dualstack\.)?(?!us-gov-|us-iso)[a-z0-9-]+)?\.amazonaws\.com"
 )
+_AGAIN = re.compile(r"\battempt=(?!1\b)")  # in the amz-sdk-request of botocore
 _OWN_SIGNATURES = ("--x-s3", "--ol-s3", ".mrap")  # directory buckets, object lambdas, multi-region
 
 
@@ -140,6 +141,8 @@ def wanted_of(request: Any, place: Place) -> Wanted:
         raise Passed("parameter")
     fields = {name.lower(): _text(value) for name, value in request.headers.items()}
     _check(fields)
+    if _AGAIN.search(fields.get("amz-sdk-request", "")):
+        raise Passed("retry")  # each with a HEAD that is tried again as well would be a storm
     head, span = request.method == "HEAD", _span(fields.get("range"))
     if head and span is not None:
         raise Passed("range")

@@ -2,7 +2,8 @@
 
 Story: a body holds one window of bytes at a time; windows double from the first to the largest, so
 that a reader of a few bytes costs little and a reader of all of them few requests. Whoever asks
-for more than a window gets it in one fetch, as large as asked for.
+for more than a window gets it in one fetch, as large as asked for; the little that is at hand is
+then fetched once more, which costs less than a copy of all the rest behind it.
 
 Rules: pure. Bytes are handed out once and in order; a window that is not of the length asked for
 is refused.
@@ -47,6 +48,10 @@ class Stream:
             wanted = min(wanted, amount)
         if wanted <= left_bytes:
             return None
+        if wanted > max(MAX_WINDOW_BYTES, 4 * left_bytes):
+            self._at_hand, self._offset = b"", 0
+            self._beyond -= left_bytes
+            return self._beyond, self._beyond + wanted
         length_bytes = wanted - left_bytes
         if amount is not None:
             length_bytes = max(length_bytes, self._window_bytes)

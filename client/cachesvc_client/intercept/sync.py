@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import time
+from threading import Lock
 from typing import Any
 
 from botocore.awsrequest import AWSResponse
@@ -16,7 +17,7 @@ from urllib3.exceptions import ProtocolError
 from urllib3.response import HTTPResponse
 
 from cachesvc_client.intercept.answer import Answer, AskHead, Blocking, Steps, answering
-from cachesvc_client.intercept.fields import Fields, fields_of
+from cachesvc_client.intercept.fields import Fields, fields_of, needs_key
 from cachesvc_client.intercept.interceptor import Interceptor, ours
 from cachesvc_client.intercept.request import Passed
 from cachesvc_client.intercept.shadow import Comparison
@@ -73,14 +74,18 @@ class SyncInterceptor(Interceptor):
         name, asked_at = effect.wanted.name, self.interception.table.clock()
         try:
             with ours():
-                said = self.client.head_object(
-                    Bucket=name.bucket, Key=name.key, ChecksumMode="ENABLED"
-                )
+                where = {"Bucket": name.bucket, "Key": name.key}
+                said = self.client.head_object(**where, ChecksumMode="ENABLED")
+                headers = said["ResponseMetadata"]["HTTPHeaders"]
+                if needs_key(headers):
+                    first = {"Range": "bytes=0-0", "IfMatch": said["ETag"]}
+                    answer = self.client.get_object(**where, **first)
+                    answer["Body"].read()
         except ClientError:
             return None
         except BotoCoreError as error:
             raise Passed("unreachable") from error
-        return fields_of(said["ResponseMetadata"]["HTTPHeaders"], True, asked_at)
+        return fields_of(headers, True, asked_at)
 
     def _response(self, request: Any, answer: Answer) -> AWSResponse:
         body: Any = io.BytesIO()
@@ -108,28 +113,36 @@ def _as_raw(body: Any, answer: Answer | None = None, method: str = "GET") -> HTT
 
 
 class CacheBody:
-    """What urllib3 reads instead of a connection. client: of botocore, for what the cache loses."""
+    """What urllib3 reads instead of a connection. client: of botocore, for what the cache loses.
+
+    Threads may share one, as they may share a socket's file: each byte is handed out once.
+    """
 
     def __init__(self, client: Any, source: Source, stream: Stream) -> None:
         self._client = client
         self._source = source
         self._stream = stream
+        self._lock = Lock()
+        self._ended = False
         self.closed = False
 
     def read(self, amount: int | None = None) -> bytes:
         """As many bytes, fewer only at the end. Raises ProtocolError, as a cut connection does."""
-        if self.closed:
-            return b""
-        missing = self._stream.missing(amount)
-        fetched = self._fetch(*missing) if missing else b""
-        return self._stream.take(amount, fetched)
+        with self._lock:
+            if self.closed:
+                return b""
+            missing = self._stream.missing(amount)
+            fetched = self._fetch(*missing) if missing else b""
+            data = self._stream.take(amount, fetched)
+            self._ended = self._stream.over
+            return data
 
     def read1(self, amount: int = -1) -> bytes:
         return self.read(None if amount < 0 else amount)
 
     def isclosed(self) -> bool:
-        """As http.client: closed, or read to the end."""
-        return self.closed or self._stream.over
+        """As http.client: closed, or read to the end; an empty body too has to be read."""
+        return self.closed or self._ended
 
     def close(self) -> None:
         self.closed = True

@@ -14,7 +14,8 @@ from cachesvc.core.types import ObjectName
 
 OPERATIONS = (
     "PutObject", "CopyObject", "DeleteObject", "DeleteObjects", "CompleteMultipartUpload",
-    "PutObjectTagging", "DeleteObjectTagging",
+    "PutObjectTagging", "DeleteObjectTagging", "PutObjectAcl", "PutObjectLegalHold",
+    "PutObjectRetention", "RestoreObject",
 )  # fmt: skip
 
 

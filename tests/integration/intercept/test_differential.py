@@ -290,3 +290,42 @@ def test_over_another_origin_with_metadata_checksums_and_uploads_in_parts(tmp_pa
         assert counted.faults == 0
         unsaid = 2 * 2 + 2  # HEAD says the checksum of parts, and not of what it is; HEAD by range
         assert counted.answered >= 2 * len(calls) - unsaid - 8
+
+
+def test_a_head_without_checksums_does_not_answer_one_with_them(tmp_path: Path) -> None:
+    with moto_cluster(tmp_path) as cluster:
+        plain = boto3.client("s3", endpoint_url=cluster.origin)
+        plain.create_bucket(Bucket=BUCKET)
+        plain.put_object(Bucket=BUCKET, Key="heads", Body=SMALL, ChecksumAlgorithm="CRC32")
+        modes: list[dict[str, Any]] = [{}, {}, {"ChecksumMode": "ENABLED"}, {}]
+        modes += [{"ChecksumMode": "ENABLED"}]
+        calls = [Call("head_object", "heads", True, mode) for mode in modes]
+        expected = [by_boto3(plain, call, "") for call in calls]
+        assert expected[2]["answer"]["ChecksumCRC32"]
+        counted = Counted()
+        cachesvc_client.install(cluster.endpoint, origin={"endpoint_url": cluster.origin})
+        client = boto3.client("s3", endpoint_url=cluster.origin)
+        assert [by_boto3(client, call, "") for call in calls] == expected
+        assert counted.answered == 3
+
+
+def test_who_reads_what_kms_encrypted_has_read_a_byte_of_it_at_s3(tmp_path: Path) -> None:
+    """S3 asks for the key with a GET, and not with a HEAD."""
+    with moto_cluster(tmp_path) as cluster:
+        plain = boto3.client("s3", endpoint_url=cluster.origin)
+        plain.create_bucket(Bucket=BUCKET)
+        plain.put_object(Bucket=BUCKET, Key="kms", Body=SMALL, ServerSideEncryption="aws:kms")
+        counted = Counted()
+        cachesvc_client.install(cluster.endpoint, origin={"endpoint_url": cluster.origin})
+        client = boto3.client("s3", endpoint_url=cluster.origin)
+        ranges: list[str | None] = []
+
+        def asked(params: dict[str, str], **_: Any) -> None:
+            ranges.append(params.get("Range"))
+
+        client.meta.events.register("provide-client-params.s3.GetObject", asked)
+        client.head_object(Bucket=BUCKET, Key="kms")
+        for _ in range(2):
+            assert client.get_object(Bucket=BUCKET, Key="kms")["Body"].read() == SMALL
+        assert ranges == [None, "bytes=0-0", None]
+        assert (counted.answered, counted.faults) == (2, 0)

@@ -287,6 +287,25 @@ def test_the_programs_own_hooks_and_retries_work_as_before(place: Place, counted
     assert counted.faults == 0
 
 
+def test_an_s3_that_fails_is_not_asked_more_often_for_each_retry(place: Place) -> None:
+    def requests(client: Any) -> list[str]:
+        before = len(place.origin.requests)
+        with pytest.raises(ClientError, match="SlowDown"):
+            read(client, "failing")
+        return [one.operation for one in place.origin.requests[before:]]
+
+    place.origin.put(BUCKET, "failing", SMALL)
+    retries = Config(retries={"mode": "standard", "total_max_attempts": 3})
+    plain = place.boto(config=retries)
+    place.origin.faults = [Fault("503", "*", "failing", count=1000)]
+    try:
+        assert requests(plain) == ["GetObject"] * 3
+        place.install()
+        assert requests(place.boto(config=retries)) == ["HeadObject"] * 3 + ["GetObject"] * 3
+    finally:
+        place.origin.faults = []
+
+
 @pytest.mark.slow
 def test_nodes_killed_in_the_middle_of_a_body_are_not_noticed(
     place: Place, tmp_path: Path, counted: Counted

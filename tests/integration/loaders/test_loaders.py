@@ -1,4 +1,4 @@
-"""Every loader of the three tables, by the three properties that make a cache worth having."""
+"""Every loader of the four tables, by the three properties that make a cache worth having."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from tests.integration.loaders import client, file_system, gateway
+from tests.integration.loaders import client, file_system, gateway, intercept
 from tests.integration.loaders.conftest import Place
 from tests.integration.loaders.loader import Loader
 from tests.integration.loaders.workers import COUNT
 
-DOORS = {"gateway": gateway.LOADERS, "fsspec": file_system.LOADERS, "client": client.LOADERS}
+DOORS = {
+    "gateway": gateway.LOADERS,
+    "fsspec": file_system.LOADERS,
+    "client": client.LOADERS,
+    "intercept": intercept.LOADERS,
+}
 TABLE = [
     pytest.param(loader, f"{door}-{loader.name}", id=f"{door}-{loader.name}")
     for door, loaders in DOORS.items()

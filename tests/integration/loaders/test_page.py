@@ -1,4 +1,6 @@
-"""Every snippet of docs/in-your-loader.md runs, as it stands, in a process of its own."""
+"""Every snippet of docs/in-your-loader.md, and of README's section of that name, runs, as it
+stands, in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from tests.integration.loaders.conftest import Place
 from tests.integration.loaders.gateway import without_streaming
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "in-your-loader.md").read_text()
+README = (ROOT / "README.md").read_text()
+SECTION = README.partition("\n## In your loader\n")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "in-your-loader.md").read_text() + SECTION
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 GATEWAY = "http://127.0.0.1:7072"  # of the page
 FOLDER = "/tmp/mds"  # of the page
@@ -95,6 +99,10 @@ def fill(origin: DevOrigin) -> None:
         array[:] = 7
         for key, value in store.items():
             origin.put("data", f"some.zarr/{key}", value.to_bytes())
+
+
+def test_readme_has_a_snippet() -> None:
+    assert "```python" in SECTION
 
 
 def test_every_client_has_its_snippet() -> None:
