@@ -7,6 +7,8 @@ and version belong together, that is the answer; if not, the fields are asked fo
 S3 has another version by then, the nodes are told, and this read is S3's.
 
 Rules
+- A HEAD proves that the client may GET, except with SSE-KMS, where GET needs kms:Decrypt too: S3
+  answers reads of such objects.
 - A HEAD that S3 refuses, a condition that fails, a range without bytes: S3 answers the read.
 - No byte is promised before the first ones are in hand.
 """
@@ -62,11 +64,12 @@ Steps = Generator[AskHead | Blocking, Any, Answer]
 def answering(wanted: Wanted, table: FieldTable, cache: CacheClient) -> Steps:
     """The answer to a read. Raises Passed if it is S3's."""
     known = table.get(wanted.who, wanted.name)
-    whole = wanted.span is None and not wanted.head
-    if known is not None and wanted.checksums and whole and not known.checksums:
+    if known is not None and wanted.checksums and wanted.span is None and not known.checksums:
         known = None
     if known is None and wanted.head:
         raise Passed("first")  # S3's answer is heard, and the next one is ours
+    if known is not None and not _matches(wanted, known):
+        table.drop(wanted.name)  # the program may know a later version than we do
     fields = known or (yield from _asked(wanted, table))
     found = yield from _found(wanted, fields, cache)
     if found is None and known is not None and not wanted.head:
@@ -93,8 +96,10 @@ def _found(
     wanted: Wanted, fields: Fields, cache: CacheClient
 ) -> Generator[Blocking, Any, Answer | None]:
     """The answer, if the cache has the version that the fields are of."""
-    if wanted.if_match is not None and wanted.if_match.strip('"') != fields.etag.strip('"'):
+    if not _matches(wanted, fields):
         raise Passed("condition")
+    if fields.by_kms:
+        raise Passed("encryption")
     size_bytes = fields.size_bytes
     start, end = wanted.span.within(size_bytes) if wanted.span else (0, size_bytes)
     first_end = start if wanted.head else first_window(start, end)
@@ -113,6 +118,10 @@ def _found(
     if wanted.head:
         return Answer(status, headers)
     return Answer(status, headers, pinned, Stream(start, end, data))
+
+
+def _matches(wanted: Wanted, fields: Fields) -> bool:
+    return wanted.if_match is None or wanted.if_match.strip('"') == fields.etag.strip('"')
 
 
 def head_of(wanted: Wanted, fields: Fields, start: int, end: int) -> tuple[int, dict[str, str]]:

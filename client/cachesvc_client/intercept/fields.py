@@ -1,8 +1,8 @@
 """The header fields that S3 itself gave a client with an object: Content-Type, metadata, checksums.
 
 Story: they come from HEADs that were signed with the client's own credentials, and so prove as well
-that S3 lets those credentials read the object. They are believed for a while (MAX_AGE_S), and only
-together with a version that is the very one they were given with.
+that S3 lets those credentials read the object (but see `by_kms`). They are believed for a while
+(MAX_AGE_S), and only together with a version that is the very one they were given with.
 
 Rules: by access key, so that nobody is answered on somebody else's permission; bounded, the one
 heard of longest ago leaves first. No lock: every step is one operation of a dict, and a forked
@@ -40,6 +40,14 @@ class Fields:
     anew: frozenset[str]
     checksums: bool
     heard_at: float
+
+    @property
+    def by_kms(self) -> bool:
+        """Whether S3 decrypts the object only for those who may use its key of KMS."""
+        return any(
+            name == "x-amz-server-side-encryption" and value.startswith("aws:kms")
+            for name, value in self.said
+        )
 
     def describe(self, version: ObjectVersion) -> bool:
         """Whether they are those of this version."""
@@ -83,8 +91,8 @@ class FieldTable:
 
     def put(self, who: str, name: ObjectName, fields: Fields) -> None:
         """Remember what a HEAD signed by this access key told."""
-        others = dict(list((self._known.pop(name, None) or {}).items())[-MAX_KEYS:])
-        self._known[name] = others | {who: fields}
+        others = {key: one for key, one in self._known.pop(name, {}).items() if key != who}
+        self._known[name] = dict(list(others.items())[1 - MAX_KEYS :]) | {who: fields}
         while len(self._known) > self._max_count:
             with suppress(StopIteration, RuntimeError):  # another thread was faster
                 self._known.pop(next(iter(self._known)), None)
