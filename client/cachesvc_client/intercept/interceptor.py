@@ -22,6 +22,7 @@ from typing import Any
 from cachesvc.core.types import ObjectName
 from cachesvc_client.client import CacheClient
 from cachesvc_client.intercept.fields import FieldTable, fields_of
+from cachesvc_client.intercept.refusals import Refusals
 from cachesvc_client.intercept.request import Passed, Place, Wanted, wanted_of
 from cachesvc_client.intercept.shadow import Comparison
 from cachesvc_client.intercept.stats import STATS
@@ -45,6 +46,7 @@ class Interception:
     shadow: float = 0.0
     chance: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     table: FieldTable = field(default_factory=lambda: FieldTable(time.monotonic))
+    refusals: Refusals = field(default_factory=lambda: Refusals(time.monotonic))
     threads: Threads = field(default_factory=Threads)
 
 
@@ -143,6 +145,7 @@ class Interceptor:
         names: list[ObjectName] = context.pop(_WRITTEN, [])
         for name in names:
             self.interception.table.drop(name)
+            self.interception.refusals.clear(name)
         return names
 
     def forget(self, name: ObjectName) -> None:
