@@ -39,6 +39,7 @@ class Interception:
     """The settings and the state that all interceptors of a process share.
 
     shadow: the share of GETs, 0 to 1, that are done both ways. chance: gives numbers in [0, 1).
+    active: False once it was given back; interceptors that are still there then pass.
     """
 
     cache: CacheClient
@@ -48,6 +49,7 @@ class Interception:
     table: FieldTable = field(default_factory=lambda: FieldTable(time.monotonic))
     refusals: Refusals = field(default_factory=lambda: Refusals(time.monotonic))
     threads: Threads = field(default_factory=Threads)
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Interceptor:
         if _ours.get():
             return None
         _passing.set(None)
+        if not self.interception.active:
+            return None
         try:
             wanted = wanted_of(request, self.interception.place)
         except Passed as why:
@@ -126,6 +130,8 @@ class Interceptor:
 
     def remember(self, params: Any, context: Any, **_: Any) -> None:
         """A write is about to be made."""
+        if not self.interception.active:
+            return
         try:
             context[_WRITTEN] = self._ours_of(params)
         except Exception as error:
