@@ -36,7 +36,8 @@ def install(
     **settings: Any,
 ) -> None:
     """From now on, in this process and those forked from it, S3 clients of boto3 and aiobotocore
-    read objects through the cluster, also clients that are there already, and fsspec opens `s3://`
+    read objects through the cluster, also clients that are there already (but for those that
+    `gc.freeze` hid before the first call), and fsspec opens `s3://`
     and `s3a://` through it. Nothing happens where CACHESVC_INTERCEPT is 0.
 
     buckets: those to read through the cache, `bucket` or `bucket/prefix`, with * and ? in the
@@ -58,6 +59,7 @@ def install(
     doors = [open_door for name, open_door in DOORS.items() if find_spec(name)]
     if not doors:
         raise ImportError("install needs botocore or fsspec: pip install 'cachesvc[s3]'")
+    _disarm()  # the environment has no say any more, whatever is imported from now on
     for open_door in doors:
         open_door(wanted)
 
@@ -66,12 +68,16 @@ def uninstall() -> None:
     """Clients of botocore, and `s3://`, are as they were before `install`; bodies that are being
     read and file systems that were made meanwhile go on.
     """
-    startup = sys.modules.get("cachesvc.startup")
-    if startup is not None:
-        startup.disarm()
+    _disarm()
     for name in ("cachesvc_client.intercept.hooks", "cachesvc_client.fs.s3"):
         if name in sys.modules:
             sys.modules[name].give_back()
+
+
+def _disarm() -> None:
+    startup = sys.modules.get("cachesvc.startup")
+    if startup is not None:
+        startup.disarm()
 
 
 def install_from_environment(door: str) -> None:
@@ -130,7 +136,9 @@ def _intercept(wanted: _Wanted) -> None:
 def _take_s3(wanted: _Wanted) -> None:
     from cachesvc_client.fs import s3
 
-    if not wanted.buckets and not wanted.shadow:
+    if wanted.buckets or wanted.shadow:
+        s3.give_back()  # to s3fs, from an earlier `install`
+    else:
         s3.take_over(wanted.settings)
 
 

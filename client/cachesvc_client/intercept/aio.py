@@ -43,7 +43,8 @@ class AioInterceptor(Interceptor):
                 return None
             shared = self.interception
             try:
-                answer = await self._run(answering(wanted, shared.table, shared.cache))
+                steps = answering(wanted, shared.table, shared.refusals, shared.cache)
+                answer = await self._run(steps)
             except Passed as why:
                 self.leave(wanted, str(why))
                 return None

@@ -7,7 +7,10 @@ and version belong together, that is the answer; if not, the fields are asked fo
 S3 has another version by then, the nodes are told, and this read is S3's.
 
 Rules
+- A HEAD proves that the client may GET, except with SSE-KMS, where GET needs kms:Decrypt too: there
+  whoever performs AskHead reads one byte as well.
 - A HEAD that S3 refuses, a condition that fails, a range without bytes: S3 answers the read.
+- What the cache cannot answer for is S3's for a while, without a question (`refusals`).
 - No byte is promised before the first ones are in hand.
 """
 
@@ -20,9 +23,10 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
-from cachesvc.core.errors import CacheError, RangeError
+from cachesvc.core.errors import AccessDenied, CacheError, ObjectNotFound, RangeError
 from cachesvc_client.client import CacheClient
 from cachesvc_client.intercept.fields import REQUEST_IDS, Fields, FieldTable
+from cachesvc_client.intercept.refusals import Refusals
 from cachesvc_client.intercept.request import Passed, Wanted
 from cachesvc_client.intercept.stream import Stream, first_window
 from cachesvc_client.pinned import PinnedObject
@@ -59,25 +63,30 @@ class Answer:
 Steps = Generator[AskHead | Blocking, Any, Answer]
 
 
-def answering(wanted: Wanted, table: FieldTable, cache: CacheClient) -> Steps:
+def answering(wanted: Wanted, table: FieldTable, refusals: Refusals, cache: CacheClient) -> Steps:
     """The answer to a read. Raises Passed if it is S3's."""
+    if refusals.hold(wanted.name):
+        raise Passed("uncacheable")
     known = table.get(wanted.who, wanted.name)
-    whole = wanted.span is None
-    if known is not None and wanted.checksums and whole and not known.checksums:
+    if known is not None and wanted.checksums and wanted.span is None and not known.checksums:
         known = None
     if known is None and wanted.head:
         raise Passed("first")  # S3's answer is heard, and the next one is ours
+    if known is not None and not _matches(wanted, known):
+        table.drop(wanted.name)  # the program may know a later version than we do
     fields = known or (yield from _asked(wanted, table))
-    found = yield from _found(wanted, fields, cache)
+    found = yield from _found(wanted, fields, refusals, cache)
     if found is None and known is not None and not wanted.head:
         table.drop(wanted.name)
         fields = yield from _asked(wanted, table)
-        found = yield from _found(wanted, fields, cache)
+        found = yield from _found(wanted, fields, refusals, cache)
     if found is None:
         table.drop(wanted.name)
+        refusals.mismatch(wanted.name)
         if not wanted.head:  # by a HEAD just now: the nodes do not know the version yet
             yield Blocking(lambda: cache.invalidate(str(wanted.name)))
         raise Passed("version")
+    refusals.clear(wanted.name)
     return found
 
 
@@ -90,11 +99,14 @@ def _asked(wanted: Wanted, table: FieldTable) -> Generator[AskHead, Fields | Non
 
 
 def _found(
-    wanted: Wanted, fields: Fields, cache: CacheClient
+    wanted: Wanted, fields: Fields, refusals: Refusals, cache: CacheClient
 ) -> Generator[Blocking, Any, Answer | None]:
     """The answer, if the cache has the version that the fields are of."""
-    if wanted.if_match is not None and wanted.if_match.strip('"') != fields.etag.strip('"'):
+    if not _matches(wanted, fields):
         raise Passed("condition")
+    if fields.etag.startswith("W/"):
+        refusals.refuse(wanted.name)
+        raise Passed("uncacheable")
     size_bytes = fields.size_bytes
     start, end = wanted.span.within(size_bytes) if wanted.span else (0, size_bytes)
     first_end = start if wanted.head else first_window(start, end)
@@ -104,7 +116,12 @@ def _found(
     except RangeError:
         return None
     except CacheError as error:
+        if isinstance(error, ObjectNotFound | AccessDenied):  # which S3 did not say to the client
+            refusals.mismatch(wanted.name)
         raise Passed("cache") from error
+    if not pinned.version.cacheable:
+        refusals.refuse(wanted.name)
+        raise Passed("uncacheable")
     if not fields.describe(pinned.version):
         return None
     if len(data) != first_end - start:
@@ -113,6 +130,10 @@ def _found(
     if wanted.head:
         return Answer(status, headers)
     return Answer(status, headers, pinned, Stream(start, end, data))
+
+
+def _matches(wanted: Wanted, fields: Fields) -> bool:
+    return wanted.if_match is None or wanted.if_match.strip('"') == fields.etag.strip('"')
 
 
 def head_of(wanted: Wanted, fields: Fields, start: int, end: int) -> tuple[int, dict[str, str]]:

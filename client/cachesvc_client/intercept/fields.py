@@ -91,8 +91,8 @@ class FieldTable:
 
     def put(self, who: str, name: ObjectName, fields: Fields) -> None:
         """Remember what a HEAD signed by this access key told."""
-        others = dict(list((self._known.pop(name, None) or {}).items())[-MAX_KEYS:])
-        self._known[name] = others | {who: fields}
+        others = {key: one for key, one in self._known.pop(name, {}).items() if key != who}
+        self._known[name] = dict(list(others.items())[1 - MAX_KEYS :]) | {who: fields}
         while len(self._known) > self._max_count:
             with suppress(StopIteration, RuntimeError):  # another thread was faster
                 self._known.pop(next(iter(self._known)), None)

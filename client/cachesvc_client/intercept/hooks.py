@@ -3,17 +3,20 @@
 Story: botocore tells `creating-client-class.s3` before it makes a client; a base class put in there
 attaches the interceptor to the client once it is made (`before-send`, `after-call`). New sessions
 get that handler from botocore's list of built-in ones, as moto's do; sessions and clients that are
-there already are looked up once, among all objects of the process.
+there already are looked up once, among all objects of the process that the collector knows: who was
+frozen by `gc.freeze` before the first `take_over` is not found.
 
-Rules: `give_back` takes all of it back; classes that were made meanwhile stay, without effect.
+Rules: `give_back` takes all of it back, by a list of its own; classes that were made meanwhile
+stay, and interceptors that were missed are told to pass. One client that is half made keeps nobody
+from being hooked or given back.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from weakref import finalize
+from weakref import WeakValueDictionary, finalize
 
 from cachesvc_client.intercept import writes
 from cachesvc_client.intercept.interceptor import USER_AGENT, Interception
@@ -33,6 +36,8 @@ _EVENTS = {
 }
 _ID = "cachesvc-"  # and the event: an id counts for all events of an emitter
 _current: Interception | None = None
+# S3 clients by id: unlike a WeakSet it gives its references in one step, whoever else adds some.
+_met: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 def take_over(interception: Interception) -> None:
@@ -46,10 +51,9 @@ def take_over(interception: Interception) -> None:
     _current = interception
     finalize(interception, interception.cache.close)
     BUILTIN_HANDLERS.append((_CLASSES, _make_hooked))
-    for session in _living(Session):
-        session.register(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
-    for client in _living(BaseClient):
-        _stand_beside(client)
+    _for_each(_living(Session), _join)
+    _for_each(_living(BaseClient), _meet)
+    _for_each(_clients(), _stand_beside)
 
 
 def give_back() -> None:
@@ -57,18 +61,14 @@ def give_back() -> None:
     global _current  # noqa: PLW0603
     if _current is None:
         return
-    from botocore.client import BaseClient
     from botocore.handlers import BUILTIN_HANDLERS
     from botocore.session import Session
 
+    _current.active = False
     _current = None
     BUILTIN_HANDLERS[:] = [one for one in BUILTIN_HANDLERS if one[1] is not _make_hooked]
-    for session in _living(Session):
-        session.unregister(_CLASSES, _make_hooked)
-        session.unregister(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
-    for client in _living(BaseClient):
-        for event in _EVENTS:
-            client.meta.events.unregister(event, unique_id=_ID + event)
+    _for_each(_living(Session), _leave)
+    _for_each(_clients(), _step_aside)
 
 
 class Hooked:
@@ -76,7 +76,9 @@ class Hooked:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        _stand_beside(self)
+        _for_each([self], _meet)
+        if id(self) in _met:
+            _for_each([self], _stand_beside)
 
 
 def _make_hooked(base_classes: list[type], **_: Any) -> None:
@@ -84,23 +86,52 @@ def _make_hooked(base_classes: list[type], **_: Any) -> None:
         base_classes.insert(0, Hooked)
 
 
+def _join(session: Any) -> None:
+    session.register(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
+
+
+def _leave(session: Any) -> None:
+    session.unregister(_CLASSES, _make_hooked)
+    session.unregister(_CLASSES, _make_hooked, unique_id=_ID + _CLASSES)
+
+
+def _meet(client: Any) -> None:
+    """Note a client, if it is one of S3 and not of our own."""
+    meta = client.meta
+    if meta.service_model.service_name == "s3" and meta.config.user_agent_extra != USER_AGENT:
+        _met[id(client)] = client
+
+
 def _stand_beside(client: Any) -> None:
-    """Attach an interceptor to a client, if it is one of S3 and not of our own."""
-    try:
-        meta, interception = client.meta, _current
-        if interception is None or meta.service_model.service_name != "s3":
-            return
-        if meta.config.user_agent_extra == USER_AGENT:
-            return
-        kind = _kind_of(client)
-        if kind is None:
-            return
-        interceptor = kind(client, interception)
-        for event, method in _EVENTS.items():
-            handler = getattr(interceptor, method)
-            meta.events.register_last(event, handler, unique_id=_ID + event)
-    except Exception as error:
-        STATS.fault(error)
+    """Attach an interceptor to a client."""
+    interception = _current
+    if interception is None:
+        return
+    kind = _kind_of(client)
+    if kind is None:
+        return
+    interceptor = kind(client, interception)
+    for event, method in _EVENTS.items():
+        handler = getattr(interceptor, method)
+        client.meta.events.register_last(event, handler, unique_id=_ID + event)
+
+
+def _step_aside(client: Any) -> None:
+    for event in _EVENTS:
+        client.meta.events.unregister(event, unique_id=_ID + event)
+
+
+def _for_each(found: Iterable[Any], work: Callable[[Any], None]) -> None:
+    for one in found:
+        try:
+            work(one)
+        except Exception as error:
+            STATS.fault(error)
+
+
+def _clients() -> Iterator[Any]:
+    """The S3 clients that were met and are still there."""
+    return (client for client in (ref() for ref in _met.valuerefs()) if client is not None)
 
 
 def _kind_of(client: Any) -> Any:

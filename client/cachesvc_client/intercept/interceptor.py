@@ -22,6 +22,7 @@ from typing import Any
 from cachesvc.core.types import ObjectName
 from cachesvc_client.client import CacheClient
 from cachesvc_client.intercept.fields import FieldTable, fields_of, needs_key
+from cachesvc_client.intercept.refusals import Refusals
 from cachesvc_client.intercept.request import Passed, Place, Wanted, wanted_of
 from cachesvc_client.intercept.shadow import Comparison
 from cachesvc_client.intercept.stats import STATS
@@ -38,6 +39,7 @@ class Interception:
     """The settings and the state that all interceptors of a process share.
 
     shadow: the share of GETs, 0 to 1, that are done both ways. chance: gives numbers in [0, 1).
+    active: False once it was given back; interceptors that are still there then pass.
     """
 
     cache: CacheClient
@@ -45,7 +47,9 @@ class Interception:
     shadow: float = 0.0
     chance: Callable[[], float] = field(default_factory=lambda: random.Random().random)
     table: FieldTable = field(default_factory=lambda: FieldTable(time.monotonic))
+    refusals: Refusals = field(default_factory=lambda: Refusals(time.monotonic))
     threads: Threads = field(default_factory=Threads)
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Interceptor:
         if _ours.get():
             return None
         _passing.set(None)
+        if not self.interception.active:
+            return None
         try:
             wanted = wanted_of(request, self.interception.place)
         except Passed as why:
@@ -124,6 +130,8 @@ class Interceptor:
 
     def remember(self, params: Any, context: Any, **_: Any) -> None:
         """A write is about to be made."""
+        if not self.interception.active:
+            return
         try:
             context[_WRITTEN] = self._ours_of(params)
         except Exception as error:
@@ -143,6 +151,7 @@ class Interceptor:
         names: list[ObjectName] = context.pop(_WRITTEN, [])
         for name in names:
             self.interception.table.drop(name)
+            self.interception.refusals.clear(name)
         return names
 
     def forget(self, name: ObjectName) -> None:

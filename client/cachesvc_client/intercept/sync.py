@@ -37,7 +37,8 @@ class SyncInterceptor(Interceptor):
                 return None
             shared = self.interception
             try:
-                answer = self._run(answering(wanted, shared.table, shared.cache))
+                steps = answering(wanted, shared.table, shared.refusals, shared.cache)
+                answer = self._run(steps)
             except Passed as why:
                 self.leave(wanted, str(why))
                 return None

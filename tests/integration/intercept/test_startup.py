@@ -101,6 +101,17 @@ def test_s3_of_fsspec_is_taken_over_when_it_is_imported(python: Path, place: Pla
 
 
 @pytest.mark.slow
+def test_what_the_program_installs_itself_is_what_counts(python: Path, place: Place) -> None:
+    """Whatever is imported before it, and after."""
+    install = "import cachesvc_client\ncachesvc_client.install(buckets=['elsewhere'])\n"
+    told = "import fsspec, sys\nsys.stdout.write(str('s3' in fsspec.registry))\n"
+    for script in (install + told, "import fsspec, boto3\n" + install + told):
+        assert run(python, place, script, CACHESVC_INTERCEPT="1")[0] == b"False"
+    script = f"{install}import fsspec, boto3\n{SCRIPT}"
+    assert run(python, place, script, CACHESVC_INTERCEPT="1")[1] == "0"
+
+
+@pytest.mark.slow
 def test_what_is_wrong_with_the_settings_is_said_and_changes_nothing(
     python: Path, place: Place
 ) -> None:
