@@ -17,7 +17,7 @@ and whether they are right.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -120,12 +120,12 @@ class Lane:
             raise NotReached(f"node {member.node_id} is no longer behind {address}")
         return self._talk(connection, request, target, epoch, using)
 
-    def forget(self, member: Member, name: ObjectName) -> None:
+    def forget(self, member: Member, names: Sequence[ObjectName]) -> None:
         """The contract of effects.Forget."""
         address = member.lane_address
         connection = self._take(address) or self._fresh(address)
         try:
-            connection.send(Kind.FORGET, codec.pack_forget([name]))
+            connection.send(Kind.FORGET, codec.pack_forget(names))
             prefix, header = connection.frame()
             if prefix.kind is not Kind.FORGET_ANSWER or prefix.body_bytes:
                 raise ProtocolError(f"node {address}: {prefix.kind.name} for a Forget")
