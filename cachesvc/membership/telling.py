@@ -7,7 +7,7 @@ believing in what it knows for its own `revalidate` at most, as without the mess
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -20,7 +20,6 @@ from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
 
 TELL_S = 1.0
-_FRAME_NAME_BYTES = 48 << 10  # of names in one frame
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ async def _tell(cluster: Cluster, address: str, names: Sequence[ObjectName]) -> 
             greeting(cluster, address) as (welcome, reader, writer),
         ):
             codec.raise_error(welcome.error)
-            for group in _groups(names):
+            for group in codec.forget_groups(names):
                 writer.write(encode(Kind.FORGET, codec.pack_forget(group)))
                 prefix, header = await receive(reader)
                 if prefix.kind is not Kind.FORGET_ANSWER:
@@ -57,19 +56,3 @@ async def _tell(cluster: Cluster, address: str, names: Sequence[ObjectName]) -> 
             objects=len(names),
             why=str(error) or type(error).__name__,
         )
-
-
-def _groups(names: Sequence[ObjectName]) -> Iterator[list[ObjectName]]:
-    """The names in groups that fit a frame."""
-    group: list[ObjectName] = []
-    group_bytes = 0
-    for name in names:
-        name_bytes = len(name.bucket.encode()) + len(name.key.encode()) + 16
-        full = group_bytes + name_bytes > _FRAME_NAME_BYTES
-        if group and (full or len(group) == codec.MAX_FORGET_COUNT):
-            yield group
-            group, group_bytes = [], 0
-        group.append(name)
-        group_bytes += name_bytes
-    if group:
-        yield group

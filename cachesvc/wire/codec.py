@@ -7,7 +7,7 @@ ERRORS is the one table from errors to wire codes, both ways; gRPC and HTTP foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ M = TypeVar("M", bound=Message)
 
 END_OF_OBJECT = (1 << 64) - 1
 MAX_FORGET_COUNT = 1024  # objects in one request
+_FORGET_NAME_BYTES = 48 << 10  # of names in one request, which is a frame's header
 
 # error class -> (wire code, gRPC status name, HTTP status)
 ERRORS: dict[type[errors.CacheError], tuple[cluster_pb2.ErrorCode.ValueType, str, int]] = {
@@ -171,6 +172,22 @@ def unpack_stat(message: cache_pb2.StatRequest) -> StatRequest:
 def pack_forget(names: Sequence[ObjectName]) -> bytes:
     objects = [cache_pb2.ObjectName(bucket=name.bucket, key=name.key) for name in names]
     return cache_pb2.ForgetRequest(objects=objects).SerializeToString()
+
+
+def forget_groups(names: Sequence[ObjectName]) -> Iterator[list[ObjectName]]:
+    """The names in groups that fit one request, on every lane."""
+    group: list[ObjectName] = []
+    group_bytes = 0
+    for name in names:
+        name_bytes = len(name.bucket.encode()) + len(name.key.encode()) + 16
+        full = group_bytes + name_bytes > _FORGET_NAME_BYTES
+        if group and (full or len(group) == MAX_FORGET_COUNT):
+            yield group
+            group, group_bytes = [], 0
+        group.append(name)
+        group_bytes += name_bytes
+    if group:
+        yield group
 
 
 def unpack_forget(message: cache_pb2.ForgetRequest) -> list[ObjectName]:

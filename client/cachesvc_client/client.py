@@ -148,8 +148,17 @@ class CacheClient:
         """
         name = ObjectName.parse(uri)
         with suppress(CacheError):
-            self._run(lambda script: script.forget(name))
+            self._run(lambda script: script.forget([name]))
             self._run(lambda script: script.stat(name, 0.0))
+
+    def invalidate_many(self, uris: Sequence[str]) -> None:
+        """As `invalidate`, of many objects in one request to each node; S3 is asked by whoever
+        reads them next, and not now.
+        """
+        names = [ObjectName.parse(uri) for uri in uris]
+        if names:
+            with suppress(CacheError):
+                self._run(lambda script: script.forget(names))
 
     def forget(self) -> None:
         """Ask the nodes for the version of every object that is read from now on."""

@@ -14,7 +14,7 @@ The contract of a driver
 - Refresh: get a member table, from `member` if one is named, else from any endpoint, and give it
   to the router (`adopt`). Send back None, at once if the last one is too young; throw if no
   endpoint can be reached, at once if that is known.
-- Forget: have the member forget what it believes of the object's version. Send back None; throw as
+- Forget: have the member forget what it believes of the objects' versions. Send back None; throw as
   for Ask.
 - `target.begin(version)` is called by the driver before the first byte, exactly if the effect names
   no version; the script has called it otherwise.
@@ -129,10 +129,12 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The object was written: the member is to believe nothing of its version. Answered by None."""
+    """The objects, few enough for one request, were written: the member is to believe nothing of
+    their versions. Answered by None.
+    """
 
     member: Member
-    name: ObjectName
+    names: Sequence[ObjectName]
 
 
 Effect = Ask | AskOrigin | Together | Refresh | Forget

@@ -117,7 +117,7 @@ class Engine:
             if isinstance(effect, Together):
                 return self._crew.together(effect.steps, self._perform)
             if isinstance(effect, Forget):
-                self._transport.forget(effect.member, effect.name)
+                self._transport.forget(effect.member, effect.names)
             else:
                 self._meeting.refresh(effect.member)
             return None

@@ -17,7 +17,7 @@ and whether they are right.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TypeVar
@@ -119,11 +119,11 @@ class Lane:
             raise NotReached(f"node {member.node_id} is no longer behind {address}")
         return self._talk(connection, request, target, epoch, using)
 
-    def forget(self, member: Member, name: ObjectName) -> None:
+    def forget(self, member: Member, names: Sequence[ObjectName]) -> None:
         """The contract of effects.Forget."""
         address = member.lane_address
-        if not self._on_idle(address, lambda connection: self._forget(connection, name)):
-            self._forget(self._fresh(address), name)
+        if not self._on_idle(address, lambda connection: self._forget(connection, names)):
+            self._forget(self._fresh(address), names)
 
     def close(self) -> None:
         """Close everything; requests under way fail with NodeUnavailable."""
@@ -175,10 +175,10 @@ class Lane:
             using(None)
             self._give(connection)
 
-    def _forget(self, connection: Connection, name: ObjectName) -> bool:
+    def _forget(self, connection: Connection, names: Sequence[ObjectName]) -> bool:
         """True: the node has forgotten."""
         try:
-            connection.send(Kind.FORGET, codec.pack_forget([name]))
+            connection.send(Kind.FORGET, codec.pack_forget(names))
             prefix, header = connection.frame()
             if prefix.kind is not Kind.FORGET_ANSWER or prefix.body_bytes:
                 raise ProtocolError(f"node {connection.address}: {prefix.kind.name} for a Forget")

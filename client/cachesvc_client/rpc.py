@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,7 +102,7 @@ class Rpc:
             self._drop(member.grpc_address, channel)
             raise
 
-    def forget(self, member: Member, name: ObjectName) -> None:
+    def forget(self, member: Member, names: Sequence[ObjectName]) -> None:
         """The contract of effects.Forget."""
         address = member.grpc_address
         if not address:
@@ -113,7 +113,7 @@ class Rpc:
         )
         timeout_s = self._config.grpc_stat_ms / 1000
         with self._errors(address):
-            call(codec.pack_forget([name]), timeout=timeout_s, metadata=self._metadata)
+            call(codec.pack_forget(names), timeout=timeout_s, metadata=self._metadata)
 
     def close(self) -> None:
         """Close all channels; calls under way fail with NodeUnavailable."""

@@ -22,6 +22,7 @@ from cachesvc.core.errors import NodeUnavailable, NotCacheable, ObjectChanged, R
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
+from cachesvc.wire import codec
 from cachesvc.wire.codec import END_OF_OBJECT
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.effects import AskOrigin, Forget, Reply, Steps, Target, Together
@@ -68,20 +69,23 @@ class Script:
         yield from ask.catch_up()
         return reply.version
 
-    def forget(self, name: ObjectName) -> Steps[None]:
-        """The object was written: neither this client nor any member believes in a version of it.
+    def forget(self, names: Sequence[ObjectName]) -> Steps[None]:
+        """Objects, one at least, were written: neither this client nor any member believes in a
+        version of them.
 
         A member that is not reached, or known to be down, goes on believing for its `revalidate`.
         """
-        self.versions.forget(name)
-        yield from Failover(self, name).meet()
-        yield Together([self._tell(member, name) for member in self.router.table.members])
+        for name in names:
+            self.versions.forget(name)
+        yield from Failover(self, names[0]).meet()
+        yield Together([self._tell(member, names) for member in self.router.table.members])
 
-    def _tell(self, member: Member, name: ObjectName) -> Steps[None]:
+    def _tell(self, member: Member, names: Sequence[ObjectName]) -> Steps[None]:
         if not self.router.admit(member.node_id):
             return
         try:
-            yield Forget(member, name)
+            for group in codec.forget_groups(names):
+                yield Forget(member, group)
         except NodeUnavailable as error:
             self.router.failed(member, str(error))
             raise

@@ -56,7 +56,9 @@ class AioInterceptor(Interceptor):
     async def after_write(self, context: Any, **_: Any) -> None:
         """A write has come to its end, well or not."""
         try:
-            await self.interception.threads.run_each(self.forget, self.written(context))
+            names = self.written(context)
+            if names:
+                await self.interception.threads.run(self.forget, names)
         except Exception as error:
             STATS.fault(error)
 

@@ -154,9 +154,9 @@ class Interceptor:
             self.interception.refusals.clear(name)
         return names
 
-    def forget(self, name: ObjectName) -> None:
-        """Whoever begins to read the object from now on sees what is there now."""
-        self.interception.cache.invalidate(str(name))
+    def forget(self, names: list[ObjectName]) -> None:
+        """Whoever begins to read the objects from now on sees what is there now."""
+        self.interception.cache.invalidate_many([str(name) for name in names])
 
     def _hear(self, passing: _Passing, headers: Any) -> None:
         wanted = passing.wanted

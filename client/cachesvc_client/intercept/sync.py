@@ -50,7 +50,7 @@ class SyncInterceptor(Interceptor):
     def after_write(self, context: Any, **_: Any) -> None:
         """A write has come to its end, well or not."""
         try:
-            self.interception.threads.each(self.forget, self.written(context))
+            self.forget(self.written(context))
         except Exception as error:
             STATS.fault(error)
 

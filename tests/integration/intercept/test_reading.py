@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,36 @@ def test_what_the_program_writes_it_reads(place: Place, counted: Counted) -> Non
 
     assert place.aio(by_aio) == [b"one"] * 2 + [b"two"] * 2 + [b"three"] * 2
     assert (counted.answered, counted.faults) == (13, 0)
+
+
+def test_a_write_of_many_objects_asks_s3_for_none_of_them(place: Place, counted: Counted) -> None:
+    """The origin has no DeleteObjects; a write that failed may have happened all the same."""
+    keys = [f"many/{number}" for number in range(20)]
+    listed = {"Bucket": BUCKET, "Delete": {"Objects": [{"Key": key} for key in keys]}}
+    place.install()
+    client = place.boto()
+
+    def by_boto3() -> None:
+        with pytest.raises(ClientError, match="NotImplemented"):
+            client.delete_objects(**listed)
+
+    async def by_aio(client: Any) -> None:
+        with pytest.raises(ClientError, match="NotImplemented"):
+            await client.delete_objects(**listed)
+
+    writes: list[Callable[[], object]] = [by_boto3, lambda: place.aio(by_aio)]
+    for number, write in enumerate(writes):
+        for key in keys:
+            place.origin.put(BUCKET, key, b"old %d" % number)
+        write()
+        assert [read(client, key) for key in keys] == [b"old %d" % number] * 20
+        for key in keys:
+            place.origin.put(BUCKET, key, b"new %d" % number)
+        before = place.asked("HeadObject", "GetObject")
+        write()
+        assert place.asked("HeadObject", "GetObject") == before
+        assert [read(client, key) for key in keys] == [b"new %d" % number] * 20
+    assert (counted.answered, counted.passed("version"), counted.faults) == (80, 0, 0)
 
 
 def test_an_object_overwritten_elsewhere_is_whole_and_never_a_mixture(place: Place) -> None:

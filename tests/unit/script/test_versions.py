@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from cachesvc_client.drive import run
-from cachesvc_client.effects import Ask, Effect
+from cachesvc_client.effects import Ask, Effect, Forget
 
 from cachesvc.core.errors import (
     NodeUnavailable,
     ObjectChanged,
 )
+from cachesvc.core.types import ObjectName
+from cachesvc.wire import codec
+from cachesvc.wire.frame import MAX_HEADER_BYTES
 from tests.unit.script.world import NAME, NEW, OLD, World, everything, failing, owner
 
 
@@ -40,13 +43,28 @@ def test_of_what_was_written_every_node_is_told_that_can_be() -> None:
     world.read((0, 1))
     world.log.clear()
     world.trouble = failing("n1")
-    run(world.script.forget(NAME), world.perform)
+    run(world.script.forget([NAME]), world.perform)
     assert sorted(world.asked()) == ["n0 forget", "n1 forget", "n2 forget", "n3 forget"]
     world.log.clear()
-    run(world.script.forget(NAME), world.perform)
+    run(world.script.forget([NAME]), world.perform)
     assert "n1 forget" not in world.asked(), "it is known to be down"
     world.trouble, world.data, world.etag = lambda _effect: None, NEW, '"new"'
     assert world.read((0, 10)) == [NEW[:10]]
+
+
+def test_many_objects_are_forgotten_in_few_requests() -> None:
+    world = World(fresh_for_s=60)
+    short = [ObjectName("bucket", f"key-{number}") for number in range(1000)]
+    run(world.script.forget(short), world.perform)
+    told = [one for one in world.log if isinstance(one, Forget)]
+    assert sorted(one.member.node_id for one in told) == ["n0", "n1", "n2", "n3"]
+    assert all(list(one.names) == short for one in told)
+    world.log.clear()
+    long = [ObjectName("bucket", f"{number:0>1000}") for number in range(1000)]
+    run(world.script.forget(long), world.perform)
+    groups = [one.names for one in world.log if isinstance(one, Forget)]
+    assert [name for group in groups for name in group].count(long[7]) == 4
+    assert all(len(codec.pack_forget(group)) < MAX_HEADER_BYTES for group in groups)
 
 
 def test_an_overwrite_restarts_the_whole_read_with_a_new_version() -> None:
