@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+OFF = ("0", "false", "no", "off")  # what CACHESVC_INTERCEPT says where nothing is intercepted
 _DOORS = {"botocore.session": "botocore", "fsspec": "fsspec"}  # by the module that opens it
 
 
@@ -59,10 +60,10 @@ _watch = _Watch()
 
 
 def arm() -> None:
-    """Open each door when its library is imported, or now if it is, unless the variable is 0.
+    """Open each door when its library is imported, or now if it is, unless the variable says no.
     Again, as virtual environments read .pth files twice, is nothing.
     """
-    if _watch in sys.meta_path or os.environ["CACHESVC_INTERCEPT"] == "0":
+    if _watch in sys.meta_path or os.environ["CACHESVC_INTERCEPT"].lower() in OFF:
         return
     sys.meta_path.insert(0, _watch)
     for name in _DOORS:

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 SWITCH = "CACHESVC_INTERCEPT"
+OFF = ("0", "false", "no", "off")  # as in cachesvc.startup, which imports nothing
 BUCKETS = "CACHESVC_BUCKETS"
 SHADOW = "CACHESVC_SHADOW"
 
@@ -51,8 +52,8 @@ def install(
     botocore and fsspec, ValueError for a share or a bucket that is none, and what CacheClient
     raises for its settings.
     """
-    if os.environ.get(SWITCH) == "0":
-        log.info("%s=0: nothing is installed", SWITCH)
+    if os.environ.get(SWITCH, "").lower() in OFF:
+        log.info("%s=%s: nothing is installed", SWITCH, os.environ[SWITCH])
         return
     given = {"endpoint": endpoint, "origin": dict(origin) if origin else None, "token": token}
     wanted = _wanted(buckets, shadow, given | settings)

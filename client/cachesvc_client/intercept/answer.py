@@ -72,8 +72,8 @@ def answering(wanted: Wanted, table: FieldTable, refusals: Refusals, cache: Cach
         known = None
     if known is None and wanted.head:
         raise Passed("first")  # S3's answer is heard, and the next one is ours
-    if known is not None and not _matches(wanted, known):
-        table.drop(wanted.name)  # the program may know a later version than we do
+    if known is not None and not wanted.head and not _matches(wanted, known):
+        table.drop(wanted.name)  # the program may know a later version; S3's HEADs are heard anyway
     fields = known or (yield from _asked(wanted, table))
     found = yield from _found(wanted, fields, refusals, cache)
     if found is None and known is not None and not wanted.head:
