@@ -4,8 +4,8 @@ Rules: all systems of a case run one after another in every round, in turning or
 servers are warm where the workload is hot, so that every round counts; nothing is looked at while
 the clock runs. A system that fails is left out of its case, with its last words as the reason.
 
-Story: `Case` is one line of conditions; `run_case` measures its systems; `measure` starts the
-reading processes, waits until all are ready, lets them go at once, and adds the figures up.
+Story: `Case` is one line of conditions; `run_case` measures its systems; `measure_in_turn` starts
+the reading processes, waits until all are ready, lets them go at once, and adds the figures up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,6 +82,9 @@ class _Reader:
             cwd=ROOT,
             env=os.environ | ENVIRONMENT | {"PYTHONPATH": paths},
         )
+        self._watch()
+
+    def _watch(self) -> None:
         self._watchdog = threading.Timer(_LIMIT_S, self.child.kill)
         self._watchdog.start()
 
@@ -95,9 +98,13 @@ class _Reader:
         lines = self._errors.read().strip().splitlines() or ["ended without a word"]
         raise ReaderFailed(lines[-1][:300])
 
-    def tell(self) -> None:
+    def tell(self, job: Job | None = None) -> None:
+        """Go on: with the clock running, or with another job."""
         assert self.child.stdin is not None
-        self.child.stdin.write("\n")
+        if job is not None:
+            self._watchdog.cancel()
+            self._watch()
+        self.child.stdin.write("\n" if job is None else json.dumps(asdict(job)) + "\n")
         self.child.stdin.flush()
 
     def close(self) -> None:
@@ -121,27 +128,48 @@ def measure(
     Raises:
         ReaderFailed: one of them failed; all are ended.
     """
+    (figures,) = measure_in_turn(environment, [jobs], server)
+    return figures
+
+
+def measure_in_turn(
+    environment: Environment, series: Iterable[Sequence[Job]], server: Server | None
+) -> Iterator[dict[str, float]]:
+    """The figures of one set of jobs after the other, each as many, by the same reading processes.
+
+    Raises:
+        ReaderFailed: one of them failed; all are ended.
+    """
     with ExitStack() as exits:
-        readers = []
-        for job in jobs:
-            readers.append(_Reader(environment.python, job))
-            exits.callback(readers[-1].close)
-        for reader in readers:
-            reader.hear()
-        pids = [reader.child.pid for reader in readers]
-        server_pids = server.pids() if server and server.pid else []
-        forget_peak(server_pids)
-        before = pss_mib([*pids, *server_pids])
-        cpu = cpu_seconds(server_pids)
-        for reader in readers:
-            reader.tell()
-        found = [json.loads(reader.hear()) for reader in readers]
-        cpu = cpu_seconds(server_pids) - cpu
-        memory = {"client RSS MiB": peak_rss_mib(pids), "client PSS MiB": pss_mib(pids)}
-        growth = memory["client PSS MiB"] + pss_mib(server_pids) - before
-        if server_pids:
-            memory["server RSS MiB"] = peak_rss_mib(server_pids)
-            memory["server PSS MiB"] = pss_mib(server_pids)
+        readers: list[_Reader] = []
+        for jobs in series:
+            if readers:
+                for reader, job in zip(readers, jobs, strict=True):
+                    reader.tell(job)
+            else:
+                for job in jobs:
+                    readers.append(_Reader(environment.python, job))
+                    exits.callback(readers[-1].close)
+            yield _figures(readers, server)
+
+
+def _figures(readers: Sequence[_Reader], server: Server | None) -> dict[str, float]:
+    for reader in readers:
+        reader.hear()
+    pids = [reader.child.pid for reader in readers]
+    server_pids = server.pids() if server and server.pid else []
+    forget_peak(server_pids)
+    before = pss_mib([*pids, *server_pids])
+    cpu = cpu_seconds(server_pids)
+    for reader in readers:
+        reader.tell()
+    found = [json.loads(reader.hear()) for reader in readers]
+    cpu = cpu_seconds(server_pids) - cpu
+    memory = {"client RSS MiB": peak_rss_mib(pids), "client PSS MiB": pss_mib(pids)}
+    growth = memory["client PSS MiB"] + pss_mib(server_pids) - before
+    if server_pids:
+        memory["server RSS MiB"] = peak_rss_mib(server_pids)
+        memory["server PSS MiB"] = pss_mib(server_pids)
     return _together(found, cpu, bool(server_pids)) | memory | {"PSS growth MiB": growth}
 
 
@@ -192,20 +220,31 @@ def run_case(
     bench: Bench, outcome: Outcome, servers: Servers, systems: list[System], case: Case
 ) -> None:
     """Measure the systems under these conditions, interleaved; adds to the outcome."""
+    run_cases(bench, outcome, servers, systems, [case])
+
+
+def run_cases(
+    bench: Bench, outcome: Outcome, servers: Servers, systems: list[System], cases: Sequence[Case]
+) -> None:
+    """Measure the systems under all these conditions, one after the other in the same reading
+    processes, interleaved; adds to the outcome.
+    """
     left = list(systems)
     for number in range(bench.rounds):
         for system in in_turn(left, number):
             server = servers.running.get(system.server)
+            waiting = list(cases)
+            series = (case.jobs(system, number) for case in cases)
             try:
-                jobs = case.jobs(system, number)
-                figures = measure(bench.environment, jobs, server)
-                figures |= case.after(system, number)
+                for figures in measure_in_turn(bench.environment, series, server):
+                    case = waiting[0]
+                    outcome.add(case.name, system.name, figures | case.after(system, number))
+                    del waiting[0]
             except ReaderFailed as error:
-                outcome.skipped[f"{system.name} ({case.name})"] = f"failed: {error}"
-                outcome.cases.get(case.name, {}).pop(system.name, None)
+                for case in waiting:
+                    outcome.skipped[f"{system.name} ({case.name})"] = f"failed: {error}"
+                    outcome.cases.get(case.name, {}).pop(system.name, None)
                 left.remove(system)
-                continue
-            outcome.add(case.name, system.name, figures)
 
 
 def addresses(servers: Servers, system: System) -> dict[str, str]:

@@ -78,13 +78,13 @@ def test_what_is_not_the_clusters_goes_where_it_went(
     monkeypatch.undo()
 
 
-def test_s3fs_is_beside_it_as_it_was(place: Place) -> None:
+def test_s3fs_itself_stays_what_it_is_and_its_reads_are_intercepted(place: Place) -> None:
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     cachesvc_client.install(**place.options)
-    before = place.node_reads(), place.origin_reads()
+    before = place.node_reads()
     fs = s3fs.S3FileSystem(endpoint_url=place.origin.url, skip_instance_cache=True)
     assert fs.cat_file(f"{BUCKET}/dirt") == b"content of dirt"
-    assert (place.node_reads(), place.origin_reads()) == (before[0], before[1] + 1)
+    assert place.node_reads() > before
     elsewhere = fsspec.filesystem("s3", endpoint_url="http://elsewhere:9000")
     assert type(elsewhere) is s3fs.S3FileSystem
     assert type(fsspec.filesystem("s3")) is not s3fs.S3FileSystem

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -117,14 +116,20 @@ def test_the_command_prints_for_every_program() -> None:
     assert run_cli("env", "--for", "nothing").exit_code == 2
 
 
-def test_what_is_printed_is_safe_to_evaluate(tmp_path: Path) -> None:
-    text = exports("boto3", f"http://h/$(touch {tmp_path}/made);`touch {tmp_path}/made`")
-    subprocess.run(["/bin/sh", "-c", f"{text}\n"], check=True)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("gateway", ["nonsense", ":7072", "http://", "a b:1", "ftp://host:1", ""])
-def test_what_is_no_gateway_is_refused(gateway: str) -> None:
+@pytest.mark.parametrize(
+    "gateway",
+    [
+        "nonsense",
+        ":7072",
+        "http://",
+        "a b:1",
+        "ftp://host:1",
+        "",
+        "h;touch made:1",
+        "http://$(ls):1",
+    ],
+)
+def test_what_is_no_gateway_is_refused_and_never_given_to_a_shell(gateway: str) -> None:
     with pytest.raises(ValueError, match="is no gateway: give HOST:PORT"):
         exports("boto3", gateway)
 
