@@ -192,7 +192,7 @@ def test_a_trailer_that_was_read_before_pages_were_added_is_not_believed(
     assert write(store, two)
     proving, real = Stop(), MemoryFile.pread
 
-    def pread(file: MemoryFile, size_bytes: int, offset: int) -> bytes:
+    def pread(file: MemoryFile, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
         data = real(file, size_bytes, offset)
         if current_thread().name == "reader" and not proving.stopped.is_set():
             proving()

@@ -63,7 +63,7 @@ def test_a_disk_that_fails_while_reading_is_replaced_by_the_origin(
     node.put(DATA)
     assert read(stub) == DATA
 
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **_named: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(NvmeFile, "pread", fail)
