@@ -273,7 +273,7 @@ def a_defect_of_a_node_stays_hidden() -> Patch:
 
 @bug
 def an_early_probe_is_believed() -> Patch:
-    return _Look, "sent_at", property(lambda self: float("inf") if self.probe else self._sent_at)
+    return _Look, "seen_at", property(lambda self: float("inf") if self.probe else self._seen_at)
 
 
 @bug
