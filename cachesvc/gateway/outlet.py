@@ -3,11 +3,10 @@
 Story: aiohttp has sent the head. From then on the body goes through a duplicate of the connection's
 descriptor: a thread reads up to CHUNK_BYTES of a block file into its own buffer, holds the pages to
 their checksums, and sends them, as far as the socket takes it; then the loop waits until the socket
-takes more. Pages that were found right a moment ago and are still in memory are sent by the kernel,
-straight from the file (vouched.py).
+takes more.
 
 Rules
-- HTTP clients check nothing, so no page of a file leaves that was not checked here.
+- HTTP clients check nothing, so every page of a file is checked here before it is sent.
 - A slow client holds a pin and a position, no buffer and no thread: what a full socket refused is
   read and checked again when it is the client's turn.
 - A client that takes nothing for STALL_S is hung up on.
@@ -27,10 +26,8 @@ from enum import Enum
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread, local
-from typing import NamedTuple
 
 from cachesvc.answer import FilePart, Segment, right
-from cachesvc.disk.base import FILE_ERRORS
 from cachesvc.pins import Pin
 
 THREADS = 4
@@ -50,16 +47,6 @@ class _Stopped(Enum):
 
 
 _Turn = tuple[int, _Stopped | None]
-
-
-class _Piece(NamedTuple):
-    """Checked bytes. push: sends from so many on, as the socket takes them; how many it took. pin:
-    of the file that they are sent from.
-    """
-
-    length_bytes: int
-    push: Callable[[socket.socket, int], int]
-    pin: Pin | None = None
 
 
 class _Job:
@@ -211,81 +198,44 @@ class Outlet:
                 if position >= turn_end:
                     return position, _Stopped.TURN
                 if isinstance(part, FilePart):
-                    piece = self._piece(segment, part, part_start, position)
-                    if piece is None:
+                    data = self._checked(segment, part, part_start, position)
+                    if data is None:
                         return position, _Stopped.WRONG
                 else:
-                    piece = _memory(part[position - part_start :])
-                sent, stopped = self._send(piece)
+                    data = part[position - part_start :]
+                sent = self._send(data)
                 position += sent
-                if stopped is not None:
-                    return position, stopped
+                if sent < len(data):
+                    return position, _Stopped.FULL
             part_start = part_end
         return position, None
 
-    def _piece(
+    def _checked(
         self, segment: Segment, part: FilePart, part_start: int, position: int
-    ) -> _Piece | None:
+    ) -> memoryview | None:
         """The next bytes of a file, their whole pages checked; None if they are wrong."""
-        page_bytes, pin = self._page_bytes, part.pin
+        page_bytes = self._page_bytes
         start = max(part_start, position // page_bytes * page_bytes)
         end = min(part_start + part.length_bytes, start + CHUNK_BYTES)
-        at = part.offset - part_start  # of the object's first byte, in the file
-        pages = _bitmap(at + start, at + end, page_bytes)
+        data = self._threads.buffer()[: end - start]
         try:
-            opened = pin.held
-            if opened.vouched.holds(opened.file, pages, at + start, at + end):
-                return _of_file(pin, at + position, end - position)
-            state = opened.file.state()
-            data = self._threads.buffer()[: end - start]
-            if pin.readinto(data, at + start) < len(data):
+            if part.pin.readinto(data, part.offset + start - part_start) < len(data):
                 raise OSError(errno.ENODATA, "the block file was cut short")
-            sums = segment.checksums_of(start, end, page_bytes)
-            if not right(data, start, sums, page_bytes):
-                return None
-            if sums:
-                opened.vouched.note(opened.file, state, pages)
         except OSError as error:
-            self._broken(pin, error)
+            self._broken(part.pin, error)
             return None
-        return _memory(data[position - start :])
+        sums = segment.checksums_of(start, end, page_bytes)
+        return data[position - start :] if right(data, start, sums, page_bytes) else None
 
-    def _send(self, piece: _Piece) -> _Turn:
-        """How many of the bytes the socket took, within a moment, and why not all."""
+    def _send(self, data: memoryview) -> int:
+        """How many of the bytes the socket took, within a moment."""
         sent = 0
-        while sent < piece.length_bytes:
+        while sent < len(data):
             try:
-                count = piece.push(self._socket, sent)
+                sent += self._socket.send(data[sent:])
             except BlockingIOError:
                 poll = select.poll()
                 poll.register(self._socket, select.POLLOUT)
                 if not poll.poll(_PATIENCE_MS):
-                    return sent, _Stopped.FULL
-            except OSError as error:
-                if piece.pin is None or error.errno not in FILE_ERRORS:
-                    raise
-                self._broken(piece.pin, error)
-                return sent, _Stopped.WRONG
-            else:
-                sent += count
-        return sent, None
-
-
-def _memory(data: memoryview) -> _Piece:
-    return _Piece(len(data), lambda out, sent: out.send(data[sent:]))
-
-
-def _of_file(pin: Pin, offset: int, length_bytes: int) -> _Piece:
-    def push(out: socket.socket, sent: int) -> int:
-        count = os.sendfile(out.fileno(), pin.fileno(), offset + sent, length_bytes - sent)
-        if count == 0:
-            raise OSError(errno.ENODATA, "the block file was cut short")
-        return count
-
-    return _Piece(length_bytes, push, pin)
-
-
-def _bitmap(start: int, end: int, page_bytes: int) -> int:
-    """The pages that bytes `[start, end)` of a block lie in."""
-    first, beyond = start // page_bytes, -(-end // page_bytes)
-    return ((1 << (beyond - first)) - 1) << first
+                    break
+        return sent
