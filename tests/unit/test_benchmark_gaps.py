@@ -37,16 +37,16 @@ def test_a_benchmark_that_breaks_does_not_take_the_others_along(
     def found(*_: Any) -> dict[str, Any]:
         return {"a figure": 1.0}
 
-    monkeypatch.setattr(program, "BENCHMARKS", {"fill": broken, "landing": found})
+    monkeypatch.setattr(program, "BENCHMARKS", {"fill": broken, "restart": found})
     monkeypatch.setitem(program.WORKLOADS, "stampede", broken)
     monkeypatch.setattr("benchmarks.environment.prepare", lambda *_, **__: NOTHING)
     monkeypatch.setattr(program, "_clients", lambda _: "")
     monkeypatch.setattr("benchmarks.__main__.signal.signal", lambda *_: None)
     output = tmp_path / "bench.json"
     with pytest.raises(SystemExit, match="failed: stampede, fill"):
-        program.main(["stampede", "fill", "landing"], 1, output, quick=True, install=False)
+        program.main(["stampede", "fill", "restart"], 1, output, quick=True, install=False)
     results = json.loads(output.read_text())
-    assert results["landing"] == {"a figure": 1.0}
+    assert results["restart"] == {"a figure": 1.0}
     assert results["fill"] == {"all": "failed: RuntimeError: no luck"}
     assert results["stampede"]["skipped"] == {"all": "failed: RuntimeError: no luck"}
     text = (tmp_path / "benchmarks.md").read_text()
