@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import structlog
 from cachesvc_client.config import ClientConfig, configured
 from cachesvc_client.connection import Connection
+from cachesvc_client.drive import run_awaiting
 from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Steps
 from cachesvc_client.failover import Failover
 from cachesvc_client.hello import Welcome
@@ -239,7 +240,8 @@ class RingOrigin:
         refuses is its own, and no fault of its clients: they are told to go on to S3.
         """
         try:
-            return await self._run(self._whole(Failover(self._script, name), make), threads)
+            steps = self._whole(Failover(self._script, name), make)
+            return await run_awaiting(steps, lambda effect: self._perform(effect, threads))
         except Unauthenticated as error:
             self._turn(True, "the ring refuses the token of this sidecar", error)
             named: CacheError = OriginError(
@@ -255,22 +257,6 @@ class RingOrigin:
         value = yield from make(ask)
         yield from ask.catch_up()
         return value
-
-    async def _run(self, steps: Steps[T], threads: Executor) -> T:
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    result = await self._perform(effect, threads)
-                except CacheError as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        finally:
-            steps.close()
 
     async def _perform(self, effect: Effect, threads: Executor) -> Any:
         """The contract of a driver (effects.py)."""

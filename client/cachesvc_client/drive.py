@@ -1,4 +1,4 @@
-"""The blocking driver of the read logic: runs generators, and several of them on threads.
+"""Drivers of generators that yield effects: blocking, awaiting, and several at once on threads.
 
 Rules: no thread exists before a read needs two requests at a time. The calling thread works too and
 takes whatever no helper has begun, so that a busy pool delays a read and never stops it; a read
@@ -9,7 +9,7 @@ those under way are waited for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Condition, Lock
@@ -20,15 +20,36 @@ from cachesvc_client.effects import Effect, Steps
 from cachesvc_client.interrupts import Held
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
-def run(steps: Steps[T], perform: Callable[[Effect], Any]) -> T:
-    """Drive a generator to its end: its value, or what it raises."""
+def run(steps: Generator[E, Any, T], perform: Callable[[E], Any]) -> T:
+    """Drive a generator to its end: its value, or what it raises. A CacheError of `perform` is
+    thrown into it; anything else ends it.
+    """
     try:
         effect = next(steps)
         while True:
             try:
                 result = perform(effect)
+            except CacheError as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        steps.close()
+
+
+async def run_awaiting(steps: Generator[E, Any, T], perform: Callable[[E], Awaitable[Any]]) -> T:
+    """As `run`, where performing an effect is awaited."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                result = await perform(effect)
             except CacheError as error:
                 effect = steps.throw(error)
             else:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachesvc_client.config import ClientConfig
+from cachesvc_client.drive import run_awaiting
 from cachesvc_client.effects import Ask, AskOrigin, Effect, Refresh, Reply, Steps, Target, Together
 from cachesvc_client.receipt import Receipt, same_version
 from cachesvc_client.router import Router
@@ -99,20 +100,7 @@ class SimClient:
 
     async def drive(self, steps: Steps[T]) -> T:
         """Run a generator to its end."""
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    result = await self._perform(effect)
-                except CacheError as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        finally:
-            steps.close()
+        return await run_awaiting(steps, self._perform)
 
     async def _perform(self, effect: Effect) -> Any:
         match effect:

@@ -14,8 +14,8 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiohttp.client_exceptions import ClientConnectionError
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cachesvc_client.intercept.answer import Answer, AskHead, Blocking, Steps, answering
-from cachesvc_client.intercept.fields import Fields, fields_of, needs_key
+from cachesvc_client.drive import run_awaiting
+from cachesvc_client.intercept.answer import Answer, AskS3, Blocking, answering
 from cachesvc_client.intercept.interceptor import Interceptor, ours
 from cachesvc_client.intercept.request import Passed
 from cachesvc_client.intercept.shadow import Comparison
@@ -44,7 +44,7 @@ class AioInterceptor(Interceptor):
             shared = self.interception
             try:
                 steps = answering(wanted, shared.table, shared.refusals, shared.cache)
-                answer = await self._run(steps)
+                answer = await run_awaiting(steps, self._perform)
             except Passed as why:
                 self.leave(wanted, str(why))
                 return None
@@ -62,41 +62,19 @@ class AioInterceptor(Interceptor):
         except Exception as error:
             STATS.fault(error)
 
-    async def _run(self, steps: Steps) -> Answer:
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    found = await self._perform(effect)
-                except Exception as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(found)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-
-    async def _perform(self, effect: AskHead | Blocking) -> Any:
+    async def _perform(self, effect: AskS3 | Blocking) -> Any:
         if isinstance(effect, Blocking):
             return await self.interception.threads.run(effect.work)
-        return await self._head(effect)
-
-    async def _head(self, effect: AskHead) -> Fields | None:
-        name, asked_at = effect.wanted.name, self.interception.table.clock()
         try:
             with ours():
-                where = {"Bucket": name.bucket, "Key": name.key}
-                said = await self.client.head_object(**where, ChecksumMode="ENABLED")
-                headers = said["ResponseMetadata"]["HTTPHeaders"]
-                if needs_key(headers):
-                    first = {"Range": "bytes=0-0", "IfMatch": said["ETag"]}
-                    answer = await self.client.get_object(**where, **first)
-                    await answer["Body"].read()
+                said = await getattr(self.client, effect.operation)(**effect.parameters)
+                if "Body" in said:
+                    await said["Body"].read()
         except ClientError:
             return None
         except BotoCoreError as error:
             raise Passed("unreachable") from error
-        return fields_of(headers, True, asked_at)
+        return said["ResponseMetadata"]["HTTPHeaders"]
 
     def _response(self, request: Any, answer: Answer) -> AioAWSResponse:
         raw: Any = AioRaw(request.url, None)

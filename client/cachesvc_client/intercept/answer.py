@@ -8,7 +8,7 @@ S3 has another version by then, the nodes are told, and this read is S3's.
 
 Rules
 - A HEAD proves that the client may GET, except with SSE-KMS, where GET needs kms:Decrypt too: there
-  whoever performs AskHead reads one byte as well.
+  one byte is read as well.
 - A HEAD that S3 refuses, a condition that fails, a range without bytes: S3 answers the read.
 - What the cache cannot answer for is S3's for a while, without a question (`refusals`).
 - No byte is promised before the first ones are in hand.
@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
 from cachesvc.core.errors import AccessDenied, CacheError, ObjectNotFound, RangeError
 from cachesvc_client.client import CacheClient
-from cachesvc_client.intercept.fields import REQUEST_IDS, Fields, FieldTable
+from cachesvc_client.intercept.fields import REQUEST_IDS, Fields, FieldTable, fields_of, needs_key
 from cachesvc_client.intercept.refusals import Refusals
 from cachesvc_client.intercept.request import Passed, Wanted
 from cachesvc_client.intercept.stream import Stream, first_window
@@ -35,12 +35,13 @@ _IN_PARTS = re.compile(r'-[0-9]+"$')
 
 
 @dataclass(frozen=True, slots=True)
-class AskHead:
-    """Effect: ask S3 by HEAD, as the client itself would, with checksum fields; gives Fields or
-    None if S3 refuses.
+class AskS3:
+    """Effect: a call of the client's own. Gives the header fields of the answer, names in lower
+    case, once its body has been read; None if S3 refuses. Raises Passed if it is not reached.
     """
 
-    wanted: Wanted
+    operation: str
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Answer:
     stream: Stream | None = None
 
 
-Steps = Generator[AskHead | Blocking, Any, Answer]
+Steps = Generator[AskS3 | Blocking, Any, Answer]
 
 
 def answering(wanted: Wanted, table: FieldTable, refusals: Refusals, cache: CacheClient) -> Steps:
@@ -90,10 +91,18 @@ def answering(wanted: Wanted, table: FieldTable, refusals: Refusals, cache: Cach
     return found
 
 
-def _asked(wanted: Wanted, table: FieldTable) -> Generator[AskHead, Fields | None, Fields]:
-    fields = yield AskHead(wanted)
-    if fields is None:
+def _asked(wanted: Wanted, table: FieldTable) -> Generator[AskS3, Mapping[str, str] | None, Fields]:
+    """The fields that S3 gives this client now, checksums included."""
+    where = {"Bucket": wanted.name.bucket, "Key": wanted.name.key}
+    asked_at = table.clock()
+    headers = yield AskS3("head_object", where | {"ChecksumMode": "ENABLED"})
+    fields = None if headers is None else fields_of(headers, True, asked_at)
+    if headers is None or fields is None:
         raise Passed("refused")
+    if needs_key(headers):
+        first = {"Range": "bytes=0-0", "IfMatch": fields.etag}
+        if (yield AskS3("get_object", where | first)) is None:
+            raise Passed("refused")
     table.put(wanted.who, wanted.name, fields)
     return fields
 

@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import ProtocolError
 from urllib3.response import HTTPResponse
 
-from cachesvc_client.intercept.answer import Answer, AskHead, Blocking, Steps, answering
-from cachesvc_client.intercept.fields import Fields, fields_of, needs_key
+from cachesvc_client.drive import run
+from cachesvc_client.intercept.answer import Answer, AskS3, Blocking, answering
 from cachesvc_client.intercept.interceptor import Interceptor, ours
 from cachesvc_client.intercept.request import Passed
 from cachesvc_client.intercept.shadow import Comparison
@@ -38,7 +38,7 @@ class SyncInterceptor(Interceptor):
             shared = self.interception
             try:
                 steps = answering(wanted, shared.table, shared.refusals, shared.cache)
-                answer = self._run(steps)
+                answer = run(steps, self._perform)
             except Passed as why:
                 self.leave(wanted, str(why))
                 return None
@@ -54,39 +54,19 @@ class SyncInterceptor(Interceptor):
         except Exception as error:
             STATS.fault(error)
 
-    def _run(self, steps: Steps) -> Answer:
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    found = self._perform(effect)
-                except Exception as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(found)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-
-    def _perform(self, effect: AskHead | Blocking) -> Any:
-        return effect.work() if isinstance(effect, Blocking) else self._head(effect)
-
-    def _head(self, effect: AskHead) -> Fields | None:
-        name, asked_at = effect.wanted.name, self.interception.table.clock()
+    def _perform(self, effect: AskS3 | Blocking) -> Any:
+        if isinstance(effect, Blocking):
+            return effect.work()
         try:
             with ours():
-                where = {"Bucket": name.bucket, "Key": name.key}
-                said = self.client.head_object(**where, ChecksumMode="ENABLED")
-                headers = said["ResponseMetadata"]["HTTPHeaders"]
-                if needs_key(headers):
-                    first = {"Range": "bytes=0-0", "IfMatch": said["ETag"]}
-                    answer = self.client.get_object(**where, **first)
-                    answer["Body"].read()
+                said = getattr(self.client, effect.operation)(**effect.parameters)
+                if "Body" in said:
+                    said["Body"].read()
         except ClientError:
             return None
         except BotoCoreError as error:
             raise Passed("unreachable") from error
-        return fields_of(headers, True, asked_at)
+        return said["ResponseMetadata"]["HTTPHeaders"]
 
     def _response(self, request: Any, answer: Answer) -> AWSResponse:
         body: Any = io.BytesIO()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from cachesvc_client.intercept.answer import Answer, AskHead, answering
+from cachesvc_client.drive import run
+from cachesvc_client.intercept.answer import Answer, AskS3, Blocking, answering
 from cachesvc_client.intercept.fields import MAX_AGE_S, Fields, FieldTable, fields_of
 from cachesvc_client.intercept.refusals import REFUSED_S, SETTLE_S, Refusals
-from cachesvc_client.intercept.request import Passed, Wanted
+from cachesvc_client.intercept.request import Passed, Span, Wanted
 
 from cachesvc.core.errors import CacheError, ObjectNotFound
 from cachesvc.core.types import ObjectName, ObjectVersion
@@ -41,6 +42,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     log: list[str] = field(default_factory=list)
     trouble: CacheError | None = None
+    decrypts: bool = True
 
     def __post_init__(self) -> None:
         self.table = FieldTable(self.clock)
@@ -61,33 +63,44 @@ class World:
         self.table.put("alice", NAME, self.fields(checksums=checksums))
 
     def fields(self, *, checksums: bool) -> Fields:
-        said = HEADERS | {"ETag": self.etag} | self.more | (SUM if checksums else {})
-        found = fields_of(said, checksums, self.clock())
+        found = fields_of(self.said(checksums=checksums), checksums, self.clock())
         assert found is not None
         return found
+
+    def said(self, *, checksums: bool) -> dict[str, str]:
+        said = HEADERS | {"ETag": self.etag} | self.more | (SUM if checksums else {})
+        return {name.lower(): value for name, value in said.items()}
+
+    def perform(self, effect: AskS3 | Blocking) -> Any:
+        if isinstance(effect, Blocking):
+            return effect.work()
+        assert (effect.parameters["Bucket"], effect.parameters["Key"]) == (NAME.bucket, NAME.key)
+        if effect.operation == "head_object":
+            self.log.append("head")
+            return self.said(checksums=effect.parameters["ChecksumMode"] == "ENABLED")
+        assert (effect.operation, effect.parameters["IfMatch"]) == ("get_object", self.etag)
+        self.log.append(effect.parameters["Range"])
+        return self.said(checksums=False) if self.decrypts else None
 
     def read(self, **changes: Any) -> Answer | str:
         """The answer, or why it is S3's."""
         cache: Any = self
-        steps = answering(wanted(**changes), self.table, self.refusals, cache)
         try:
-            effect = next(steps)
-            while True:
-                if isinstance(effect, AskHead):
-                    self.log.append("head")
-                    effect = steps.send(self.fields(checksums=True))
-                    continue
-                try:
-                    found = effect.work()
-                except CacheError as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(found)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+            return run(answering(wanted(**changes), self.table, self.refusals, cache), self.perform)
         except Passed as why:
             return str(why)
+
+
+@pytest.mark.parametrize("kind", ["aws:kms", "aws:kms:dsse"])
+def test_what_kms_encrypted_is_read_by_who_may_decrypt_it(kind: str) -> None:
+    """HEAD does not need kms:Decrypt and GET does, so that HEAD proves nothing."""
+    world = World(more={"x-amz-server-side-encryption": kind}, decrypts=False)
+    assert [world.read(), world.read(span=Span(0, 5))] == ["refused"] * 2
+    assert world.log == ["head", "bytes=0-0"] * 2
+    world.decrypts = True
+    assert isinstance(world.read(), Answer)
+    assert isinstance(world.read(), Answer)
+    assert world.log[4:] == ["head", "bytes=0-0", "begin", "begin"], "asked once"
 
 
 @pytest.mark.parametrize("head", [False, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import Cluster
-from tests.integration.fs.moto import file_system, moto_cluster
+from tests.integration.fs.moto import file_system
 from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -19,24 +19,6 @@ from cachesvc_client.fs.writing import LEAST_PART_BYTES, PART_BYTES
 
 BUCKET = "written"
 PATH = f"{BUCKET}/some/key"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with moto_cluster(tmp_path_factory.mktemp("writing")) as cluster:
-        fs = file_system(cluster)
-        fs.mkdir(BUCKET)
-        fs.client.close()
-        yield cluster
-
-
-@pytest.fixture
-def fs(cluster: Cluster) -> Iterator[CacheFileSystem]:
-    fs = file_system(cluster)
-    yield fs
-    if fs.exists(f"{BUCKET}/some"):
-        fs.rm(f"{BUCKET}/some", recursive=True)
-    fs.client.close()
 
 
 @pytest.fixture

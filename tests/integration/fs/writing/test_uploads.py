@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cachesvc.core.errors import OriginError
-from tests.integration.cluster import Cluster
-from tests.integration.fs.moto import file_system, moto_cluster
 from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -22,26 +20,6 @@ from cachesvc_client.fs.writing import LEAST_PART_BYTES
 BUCKET = "uploads"
 PATH = f"{BUCKET}/key"
 PART = b"x" * LEAST_PART_BYTES
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with moto_cluster(tmp_path_factory.mktemp("uploads")) as cluster:
-        fs = file_system(cluster)
-        fs.mkdir(BUCKET)
-        fs.client.close()
-        yield cluster
-
-
-@pytest.fixture
-def fs(cluster: Cluster) -> Iterator[CacheFileSystem]:
-    """At the end no upload is left."""
-    fs = file_system(cluster)
-    yield fs
-    left = fs.client.ask_origin("s3://", "list_multipart_uploads", Bucket=BUCKET)
-    assert left.get("Uploads", []) == []
-    fs.rm_file(PATH)
-    fs.client.close()
 
 
 @pytest.fixture

@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cachesvc.core.errors import CacheError, ObjectChanged, ObjectNotFound, OriginError
-from tests.integration.cluster import Cluster
-from tests.integration.fs.moto import file_system, moto_cluster
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -24,26 +21,6 @@ BUCKET = "unknown"
 PATH = f"{BUCKET}/key"
 PART = b"x" * LEAST_PART_BYTES
 GONE = ObjectNotFound("no such upload")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with moto_cluster(tmp_path_factory.mktemp("unknown")) as cluster:
-        fs = file_system(cluster)
-        fs.mkdir(BUCKET)
-        fs.client.close()
-        yield cluster
-
-
-@pytest.fixture
-def fs(cluster: Cluster) -> Iterator[CacheFileSystem]:
-    """At the end no upload is left."""
-    fs = file_system(cluster)
-    yield fs
-    left = fs.client.ask_origin("s3://", "list_multipart_uploads", Bucket=BUCKET)
-    assert left.get("Uploads", []) == []
-    fs.rm_file(PATH)
-    fs.client.close()
 
 
 class Origin:
