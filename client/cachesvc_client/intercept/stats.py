@@ -20,7 +20,12 @@ class Intercepted:
     """Counters of one process.
 
     answered, answered_bytes: reads answered from the cache, and the bytes that they promised.
-    passed: reads left to S3, by why. faults: how often our own code failed. rescued: bodies of
+    (CacheClient reads S3 itself where no node answers; those count too.)
+    passed: reads left to S3, by why: `first` (a HEAD whose answer is remembered), `refused` (S3 did
+    not answer our HEAD well: no such object, or no permission), `unreachable`, `version` (another
+    one than the nodes know), `cache` (it failed), `uncacheable`, `shadow`, `retry`, and what the
+    request asks for: `endpoint`, `bucket`, `name`, `method`, `parameter`, `field`, `condition`,
+    `range`, `checksum`, `signature`. faults: how often our own code failed. rescued: bodies of
     which the cache lost the rest, which then came from S3.
     Of reads done both ways: compared, compared_bytes; differing, how many had a wrong byte; stale,
     the cache had another version; unread, the cache had no bytes; the time that S3 and the cache

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,7 @@ from tests.integration.loaders.conftest import Place
 from tests.integration.loaders.loader import Loader
 from tests.integration.loaders.workers import COUNT
 
+ROOT = Path(__file__).parents[3]
 DOORS = {
     "gateway": gateway.LOADERS,
     "fsspec": file_system.LOADERS,
@@ -25,12 +30,22 @@ TABLE = [
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
+def test_only_what_the_dev_extra_does_not_name_may_be_missing() -> None:
+    """So that no loader is skipped where the others are tested."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {re.split(r"[\[<>=; ]", one)[0] for one in extras["optional-dependencies"]["dev"]}
+    needed = {need for loaders in DOORS.values() for loader in loaders for need in loader.needs}
+    assert {"boto3", "s3fs", "pandas", "pyarrow", "polars"} <= needed & named
+    assert [name for name in sorted(needed & named) if find_spec(name) is None] == []
+
+
+@pytest.fixture
 def _present(loader: Loader) -> None:
     if why := loader.missing():
         pytest.skip(why)
 
 
+@pytest.mark.usefixtures("_present")
 @pytest.mark.parametrize(("loader", "folder"), TABLE)
 def test_it_reads_the_bytes_that_it_reads_directly_and_again_without_the_origin(
     place: Place, loader: Loader, folder: str
@@ -46,6 +61,7 @@ def test_it_reads_the_bytes_that_it_reads_directly_and_again_without_the_origin(
     assert [first, second] == [directly] * 2
 
 
+@pytest.mark.usefixtures("_present")
 @pytest.mark.parametrize(("loader", "folder"), TABLE)
 def test_eight_processes_read_what_is_cold_for_one_get_an_extent(
     place: Place, loader: Loader, folder: str
