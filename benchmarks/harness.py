@@ -8,6 +8,8 @@ process is ended by its own handle.
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -165,3 +167,24 @@ def timed(work: Callable[[], None]) -> float:
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
     """Ours over theirs, round by round."""
     return Figure.of([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+@contextmanager
+def forked(serve: Callable[[socket.socket], None]) -> Iterator[tuple[tuple[str, int], int]]:
+    """Address and id of a process of its own, so that its CPU is not counted, that serves what
+    connects to the listener that it is given, until the end.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            serve(listener)
+        finally:
+            os._exit(0)
+    try:
+        yield listener.getsockname(), child
+    finally:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        listener.close()

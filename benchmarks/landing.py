@@ -13,21 +13,21 @@ import fcntl
 import mmap
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from benchmarks.harness import MIB, Figure, in_turn
+from benchmarks.harness import MIB, Figure, forked, in_turn
 
 FILE_BYTES, FILE_COUNT, AT_ONCE = 8 * MIB, 32, 4
 PAGE_BYTES, WRITE_BYTES, PIPE_BYTES = 64 << 10, 2 * MIB, 1 * MIB
@@ -105,25 +105,6 @@ def _serve(listener: socket.socket, context: ssl.SSLContext | None) -> None:
         threading.Thread(target=answer, args=(raw,), daemon=True).start()
 
 
-@contextlib.contextmanager
-def _origin(context: ssl.SSLContext | None) -> Iterator[tuple[str, int]]:
-    """A process of its own, so that its CPU is not counted."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    child = os.fork()
-    if not child:
-        try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _serve(listener, context)
-        finally:
-            os._exit(0)
-    try:
-        yield listener.getsockname()
-    finally:
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        listener.close()
-
-
 def _contexts(work: Path) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
     """The origin's, a client's, and a client's that lets the kernel decipher."""
     key, certificate = work / "key.pem", work / "cert.pem"
@@ -199,7 +180,7 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     found: dict[str, list[tuple[float, float, float]]] = {}
     with ExitStack() as exits:
-        http = exits.enter_context(_origin(None))
+        http, _ = exits.enter_context(forked(partial(_serve, context=None)))
         systems: dict[str, System] = {
             "http, recv_into 256 KiB": (http, None, receive(256 << 10)),
             "http, recv_into 1 MiB": (http, None, receive(MIB)),
@@ -209,7 +190,7 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
             figures["https"] = "skipped: openssl is not installed (apt-get install openssl)"
         else:
             server, plain, kernel = _contexts(work)
-            https = exits.enter_context(_origin(server))
+            https, _ = exits.enter_context(forked(partial(_serve, context=server)))
             systems["https, recv_into 256 KiB"] = (https, plain, receive(256 << 10))
             systems["https, recv_into 1 MiB"] = (https, plain, receive(MIB))
             figures["the kernel deciphers"] = str(_deciphers(https, kernel))

@@ -9,20 +9,18 @@ MADV_POPULATE_READ.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import random
-import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import MIB, Figure, cpu_seconds, interleaved
+from benchmarks.harness import MIB, Figure, cpu_seconds, forked, interleaved
 from benchmarks.rawlane import receive_exactly
 
 FILE_BYTES, FILE_COUNT, WRITE_BYTES = 8 * MIB, 16, 2 * MIB
@@ -94,26 +92,6 @@ def _serve(listener: socket.socket, names: list[Path]) -> None:
         ways[way](sock, files[number], mapped[number], start, length_bytes)
 
 
-@contextlib.contextmanager
-def _server(names: list[Path]) -> Iterator[tuple[socket.socket, int]]:
-    """A connection to a process of its own, and its id."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    child = os.fork()
-    if not child:
-        try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _serve(listener, names)
-        finally:
-            os._exit(0)
-    try:
-        with socket.create_connection(listener.getsockname()) as sock:
-            yield sock, child
-    finally:
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        listener.close()
-
-
 class _Reader:
     """Asks for ranges; keeps what the server's CPU was."""
 
@@ -159,7 +137,10 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
                 file.write(os.urandom(WRITE_BYTES))
             os.fsync(file.fileno())  # only clean pages can be dropped
     figures: dict[str, Any] = {}
-    with _server(names) as (sock, pid):
+    with (
+        forked(partial(_serve, names=names)) as (address, pid),
+        socket.create_connection(address) as sock,
+    ):
         reader = _Reader(sock, pid)
         for size, size_bytes in SIZES.items():
             found = interleaved(

@@ -13,7 +13,6 @@ Rules
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
@@ -25,12 +24,12 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from cachesvc.answer import Answer, FilePart, Segment, take
 from cachesvc.aside import on_a_thread
+from cachesvc.core import object_checksums
 from cachesvc.core.blocks import slices
 from cachesvc.core.errors import CacheError, InternalError, NotCacheable, ObjectChanged
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.gateway import conditions
-from cachesvc.gateway.fields import Fields
 from cachesvc.gateway.lookup import Found, Lookup
 from cachesvc.gateway.outlet import Outlet, SendThreads
 from cachesvc.gateway.ranges import parse_range
@@ -42,7 +41,6 @@ SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its
 CHANGED_TRIES = 3
 CORRUPT_TRIES = 3
 
-_IN_PARTS = re.compile(r'-[0-9]+"$')
 
 log = structlog.get_logger(__name__)
 
@@ -84,24 +82,15 @@ def head_of(headers: Mapping[str, str], found: Found, *, checksums: bool = False
         return Head(304, fields, version, None)
     counts = conditions.range_holds(headers, version.etag, modified_s)
     wanted = parse_range(headers.get("Range") if counts else None, version.size_bytes)
-    told = checksums and wanted is None and _clear(version, found.fields)
-    fields |= {
-        name: value for name, value in found.fields if told or not name.startswith("x-amz-checksum")
-    }
+    told = checksums and wanted is None
+    told = told and not object_checksums.unclear(version.etag, found.fields)
+    fields |= dict(found.fields) if told else object_checksums.without(found.fields)
     fields["Accept-Ranges"] = "bytes"
     status, body = 200, wanted or ByteRange(0, version.size_bytes)
     if wanted is not None:
         status = 206
         fields["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{version.size_bytes}"
     return Head(status, fields, version, body)
-
-
-def _clear(version: ObjectVersion, fields: Fields) -> bool:
-    """Whether checksums say what they are of: those of an object that was uploaded in parts may be
-    of the parts, which some origins do not tell by HEAD.
-    """
-    in_parts = _IN_PARTS.search(version.etag) is not None
-    return not in_parts or any(name == "x-amz-checksum-type" for name, _ in fields)
 
 
 class Reading:

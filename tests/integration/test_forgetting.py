@@ -73,6 +73,14 @@ def test_grpc_forgets_alike(node: InProcessNode) -> None:
         assert caught.value.code() is grpcio.StatusCode.INVALID_ARGUMENT
 
 
+def gateways_of(cluster: Cluster) -> list[str]:
+    """Addresses of gateways, one for each node, which has not begun yet."""
+    doors = [f"127.0.0.1:{port}" for port in free_ports(len(cluster.nodes))]
+    for node, door in zip(cluster.nodes, doors, strict=True):
+        node.options += ("--s3", door)
+    return doors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("grpc", [False, True])
 def test_what_a_client_invalidates_is_looked_up_anew_by_every_node(
@@ -83,9 +91,7 @@ def test_what_a_client_invalidates_is_looked_up_anew_by_every_node(
     with DevOrigin(tmp_path / "origin") as origin:
         origin.put("bucket", "key", b"old")
         cluster = Cluster(tmp_path, origin.url, options=options)
-        doors = [f"127.0.0.1:{port}" for port in free_ports(3)]
-        for node, door in zip(cluster.nodes, doors, strict=True):
-            node.options += ("--s3", door)
+        doors = gateways_of(cluster)
         if grpc:
             cluster.endpoint = ",".join(f"grpc://{node.grpc}" for node in cluster.nodes)
         with cluster, cluster.client() as client:
@@ -110,9 +116,7 @@ def test_a_write_through_one_gateway_is_seen_through_all_nodes(tmp_path: Path) -
     with DevOrigin(tmp_path / "origin") as origin:
         origin.put("bucket", "key", b"old")
         cluster = Cluster(tmp_path, origin.url, options=options)
-        doors = [f"127.0.0.1:{port}" for port in free_ports(3)]
-        for node, door in zip(cluster.nodes, doors, strict=True):
-            node.options += ("--s3", door)
+        doors = gateways_of(cluster)
         with cluster, cluster.client(token="secret") as client:
             for door in doors:
                 assert ask(f"http://{door}")[2] == b"old"

@@ -16,13 +16,13 @@ Rules
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
+from cachesvc.core import object_checksums
 from cachesvc.core.errors import AccessDenied, CacheError, ObjectNotFound, RangeError
 from cachesvc_client.client import CacheClient
 from cachesvc_client.intercept.fields import REQUEST_IDS, Fields, FieldTable, fields_of, needs_key
@@ -30,8 +30,6 @@ from cachesvc_client.intercept.refusals import Refusals
 from cachesvc_client.intercept.request import Passed, Wanted
 from cachesvc_client.intercept.stream import Stream, first_window
 from cachesvc_client.pinned import PinnedObject
-
-_IN_PARTS = re.compile(r'-[0-9]+"$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +148,9 @@ def head_of(wanted: Wanted, fields: Fields, start: int, end: int) -> tuple[int, 
     cannot be told.
     """
     told = wanted.checksums and wanted.span is None
-    if told and not _clear(fields):
+    if told and object_checksums.unclear(fields.etag, fields.said):
         raise Passed("checksum")
-    headers = {
-        name: value for name, value in fields.said if told or not name.startswith("x-amz-checksum-")
-    }
+    headers = dict(fields.said) if told else object_checksums.without(fields.said)
     headers["content-length"] = str(end - start)
     if "date" in fields.anew:
         headers["date"] = formatdate(usegmt=True)
@@ -165,9 +161,3 @@ def head_of(wanted: Wanted, fields: Fields, start: int, end: int) -> tuple[int, 
         return 200, headers
     headers["content-range"] = f"bytes {start}-{end - 1}/{fields.size_bytes}"
     return 206, headers
-
-
-def _clear(fields: Fields) -> bool:
-    """Whether it is known what the checksums of the object are of: it, or its parts."""
-    said = [name for name, _ in fields.said if name.startswith("x-amz-checksum-")]
-    return not said or "x-amz-checksum-type" in said or _IN_PARTS.search(fields.etag) is None
