@@ -21,13 +21,13 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread, local
+from threading import local
 
 from cachesvc.answer import FilePart, Segment, right
+from cachesvc.aside import let_go
 from cachesvc.pins import Pin
 
 THREADS = 4
@@ -49,72 +49,18 @@ class _Stopped(Enum):
 _Turn = tuple[int, _Stopped | None]
 
 
-class _Job:
-    """Work for a thread, and who waits for it, on the loop."""
-
-    __slots__ = ("_future", "_loop", "_over", "_work")
-
-    def __init__(self, work: Callable[[], _Turn]) -> None:
-        self._work = work
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[_Turn] = self._loop.create_future()
-        self._over = False
-
-    def do(self) -> None:
-        """On the thread."""
-        turn, error = None, None
-        try:
-            turn = self._work()
-        except Exception as caught:
-            error = caught
-        self._loop.call_soon_threadsafe(self._settle, turn, error)
-
-    async def result(self) -> _Turn:
-        """What the work returns. Cancelled: not before the thread is done with it."""
-        try:
-            return await self._future
-        except asyncio.CancelledError:
-            while not self._over:
-                self._future = self._loop.create_future()
-                with suppress(asyncio.CancelledError, Exception):
-                    await self._future
-            raise
-
-    def _settle(self, turn: _Turn | None, error: Exception | None) -> None:
-        self._over = True
-        if self._future.done():
-            return  # cancelled just now
-        if error is not None:
-            self._future.set_exception(error)
-        elif turn is not None:
-            self._future.set_result(turn)
-
-
 class SendThreads:
-    """The threads that send, each with a buffer of its own.
-
-    Not an executor: once a thread has its work, the loop does nothing more for it, because two
-    threads that want the interpreter at once keep handing it to and fro.
-    """
+    """The threads that send, each with a buffer of its own."""
 
     def __init__(self, thread_count: int = THREADS) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._executor = ThreadPoolExecutor(thread_count, thread_name_prefix="s3-send")
         self._own = local()
-        self._threads = [
-            Thread(target=self._serve, name=f"s3-send-{number}") for number in range(thread_count)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     async def run(self, work: Callable[[], _Turn]) -> _Turn:
-        """What the work returns. Cancelled: not before the thread is done with it."""
-        job = _Job(work)
-        self._jobs.put(job)
-        return await job.result()
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.do()
+        """What the work returns. Cancelled, also again: not before the thread is done with it."""
+        future = self._executor.submit(work)
+        await let_go(future, stop=lambda: None)  # a turn ends by itself, soon
+        return future.result()
 
     def buffer(self) -> memoryview:
         """The calling thread's own."""
@@ -124,10 +70,7 @@ class SendThreads:
         return view
 
     def close(self) -> None:
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._executor.shutdown()
 
 
 class Outlet:
