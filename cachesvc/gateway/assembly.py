@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from cachesvc.core.types import ObjectName
 from cachesvc.gateway.auth import Guard
 from cachesvc.gateway.fields import FieldTable
+from cachesvc.gateway.hits import Hits
 from cachesvc.gateway.lookup import Lookup
 from cachesvc.gateway.outlet import SendThreads
 from cachesvc.gateway.passing import Passing
 from cachesvc.gateway.reading import Reading
 from cachesvc.gateway.relay import Relay
+from cachesvc.gateway.sending import Sending
 from cachesvc.gateway.server import Gateway
 from cachesvc.gateway.writing import Writing
 from cachesvc.membership.cluster import Cluster
@@ -66,7 +68,10 @@ async def open_gateway(
     relay = Relay(parts.access, parts.metrics)
     exits.push_async_callback(relay.close)
     lookup = Lookup(parts.origin, parts.reader.versions, parts.fields)
-    reading = Reading(parts.reader, parts.store, lookup, threads, stamp)
+    sending = Sending(parts.reader, threads)
+    reading = Reading(parts.reader, parts.store, lookup, sending, stamp)
+    guard = None if settings.keys is None else Guard(settings.keys)
+    hits = Hits(parts.reader, lookup, guard, stamp, settings.domain)
     passing = Passing(relay, stamp)
 
     async def forget(names: Sequence[ObjectName]) -> None:
@@ -80,7 +85,9 @@ async def open_gateway(
         passing,
         Writing(relay, passing, forget),
         relay,
-        None if settings.keys is None else Guard(settings.keys),
+        hits,
+        sending,
+        guard,
         parts.metrics,
         stamp,
         domain=settings.domain,

@@ -36,6 +36,14 @@ class Lookup:
         self._table = table
         self._heads: dict[Checked, asyncio.Task[Fields | None]] = {}
 
+    def known(self, name: ObjectName) -> Found | None:
+        """The object, if nobody needs to be asked."""
+        checked = self._versions.peek(name)
+        if checked is None or checked.version is None:
+            return None
+        fields = self._table.of(checked)
+        return None if fields is None else Found(checked.version, fields)
+
     async def find(self, name: ObjectName) -> Found:
         """The object as it was at some moment within the node's `revalidate`.
 

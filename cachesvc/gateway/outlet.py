@@ -16,15 +16,17 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import select
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from functools import partial
 from threading import local
+from typing import TypeVar
 
 from cachesvc.answer import FilePart, Segment, right
 from cachesvc.aside import let_go
@@ -35,8 +37,10 @@ CHUNK_BYTES = 512 << 10
 STALL_S = 60.0
 _UNSENT_BYTES = 512 << 10  # what waits in the kernel; see docs/decisions/0016
 _TURN_BYTES = 8 << 20  # sent to one client before the others have their turn
+_SHORT_BYTES = 16 << 10  # does not leave alone
 _PATIENCE_MS = 5  # how long a thread waits for a full socket before it leaves that to the loop
 
+T = TypeVar("T")
 Broken = Callable[[Pin, OSError], None]
 
 
@@ -55,6 +59,10 @@ class SendThreads:
     def __init__(self, thread_count: int = THREADS) -> None:
         self._executor = ThreadPoolExecutor(thread_count, thread_name_prefix="s3-send")
         self._own = local()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have a thread do it, soon."""
+        return self._executor.submit(work)
 
     async def run(self, work: Callable[[], _Turn]) -> _Turn:
         """What the work returns. Cancelled, also again: not before the thread is done with it."""
@@ -100,15 +108,20 @@ class Outlet:
     def close(self) -> None:
         self._socket.close()
 
-    async def send(self, segment: Segment) -> int:
-        """Send the segment; where in the object the sending ended: before its end only if what
-        comes next fails its checksum or cannot be read.
+    def cut(self) -> None:
+        """End the connection: whoever sends through it fails soon."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    async def send(self, segment: Segment, position: int) -> int:
+        """Send the segment from a position in the object on; where there the sending ended: before
+        its end only if what comes next fails its checksum or cannot be read.
 
         Raises: ConnectionError, the client is gone or takes nothing.
         """
-        position, end = segment.start, segment.start + segment.length_bytes
+        end = segment.start + segment.length_bytes
         while position < end:
-            position, stopped = await self._threads.run(partial(self._push, segment, position))
+            position, stopped = await self._threads.run(partial(self.push, segment, position))
             if stopped is _Stopped.WRONG:
                 break
             if stopped is _Stopped.FULL:
@@ -131,8 +144,10 @@ class Outlet:
 
     # -- on a thread
 
-    def _push(self, segment: Segment, position: int) -> _Turn:
-        """Send from `position` on; where it ended, and why before the segment's end."""
+    def push(self, segment: Segment, position: int, *, more: bool = False) -> _Turn:
+        """Send from `position` on; where it ended, and why before the segment's end. more: another
+        segment follows at once.
+        """
         turn_end = position + _TURN_BYTES
         part_start = segment.start
         for part in segment.parts:
@@ -146,7 +161,8 @@ class Outlet:
                         return position, _Stopped.WRONG
                 else:
                     data = part[position - part_start :]
-                sent = self._send(data)
+                flags = socket.MSG_MORE if more and len(data) < _SHORT_BYTES else 0
+                sent = self._send(data, flags)
                 position += sent
                 if sent < len(data):
                     return position, _Stopped.FULL
@@ -170,12 +186,12 @@ class Outlet:
         sums = segment.checksums_of(start, end, page_bytes)
         return data[position - start :] if right(data, start, sums, page_bytes) else None
 
-    def _send(self, data: memoryview) -> int:
+    def _send(self, data: memoryview, flags: int) -> int:
         """How many of the bytes the socket took, within a moment."""
         sent = 0
         while sent < len(data):
             try:
-                sent += self._socket.send(data[sent:])
+                sent += self._socket.send(data[sent:], flags)
             except BlockingIOError:
                 poll = select.poll()
                 poll.register(self._socket, select.POLLOUT)

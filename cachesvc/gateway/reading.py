@@ -7,8 +7,7 @@ large object is read in windows, all of the same version.
 
 Rules
 - One answer, one version. What fails behind the head ends the connection: never a short answer.
-- A page that fails its check is filled again, and the client gets the right bytes.
-- No object is held in memory: see outlet.
+- No object is held in memory, and every byte is checked: see sending and outlet.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from functools import partial
 
 import structlog
@@ -24,35 +22,23 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from cachesvc.answer import Answer, FilePart, Segment, take
 from cachesvc.aside import on_a_thread
-from cachesvc.core import object_checksums
 from cachesvc.core.blocks import slices
-from cachesvc.core.errors import CacheError, InternalError, NotCacheable, ObjectChanged
+from cachesvc.core.errors import CacheError, NotCacheable, ObjectChanged
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
-from cachesvc.gateway import conditions
-from cachesvc.gateway.lookup import Found, Lookup
-from cachesvc.gateway.outlet import Outlet, SendThreads
-from cachesvc.gateway.ranges import parse_range
+from cachesvc.gateway.head import Head, asks_for_checksums, head_of
+from cachesvc.gateway.lookup import Lookup
+from cachesvc.gateway.outlet import Outlet
+from cachesvc.gateway.sending import Sending
 from cachesvc.reader import Reader
 from cachesvc.store import Store
 
 WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
 SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
 CHANGED_TRIES = 3
-CORRUPT_TRIES = 3
 
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of an answer. body: what follows it; None: nothing may."""
-
-    status: int
-    fields: dict[str, str]
-    version: ObjectVersion
-    body: ByteRange | None
 
 
 @dataclass(slots=True)
@@ -67,32 +53,6 @@ class _Look:
             self.hit.close()
 
 
-def head_of(headers: Mapping[str, str], found: Found, *, checksums: bool = False) -> Head:
-    """What to answer for what was found. checksums: they were asked for.
-
-    Raises:
-        S3Error: 412 or 416.
-    """
-    version = found.version
-    modified_s = version.last_modified_ms // 1000
-    fields = {"ETag": version.etag, "Last-Modified": formatdate(modified_s, usegmt=True)}
-    if not conditions.check(headers, version.etag, modified_s):
-        kept = ("cache-control", "expires", "content-location", "vary")
-        fields |= {name: value for name, value in found.fields if name in kept}
-        return Head(304, fields, version, None)
-    counts = conditions.range_holds(headers, version.etag, modified_s)
-    wanted = parse_range(headers.get("Range") if counts else None, version.size_bytes)
-    told = checksums and wanted is None
-    told = told and not object_checksums.unclear(version.etag, found.fields)
-    fields |= dict(found.fields) if told else object_checksums.without(found.fields)
-    fields["Accept-Ranges"] = "bytes"
-    status, body = 200, wanted or ByteRange(0, version.size_bytes)
-    if wanted is not None:
-        status = 206
-        fields["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{version.size_bytes}"
-    return Head(status, fields, version, body)
-
-
 class Reading:
     """GETs and HEADs of objects on one node. stamp: fields that every answer carries."""
 
@@ -101,13 +61,13 @@ class Reading:
         reader: Reader,
         store: Store,
         lookup: Lookup,
-        threads: SendThreads,
+        sending: Sending,
         stamp: Mapping[str, str],
     ) -> None:
         self._reader = reader
         self._store = store
         self._lookup = lookup
-        self._threads = threads
+        self._sending = sending
         self._stamp = dict(stamp)
 
     async def answer(
@@ -122,7 +82,9 @@ class Reading:
             found = await self._lookup.find(name)
             if not found.version.cacheable:
                 raise NotCacheable(f"{name}: ETag {found.version.etag!r} is not strong")
-            head = head_of(request.headers, found, checksums=_asks_for_checksums(request))
+            head = head_of(
+                request.headers, found, checksums=asks_for_checksums(request.headers, request.query)
+            )
             head.fields.update(self._stamp)
             head.fields["x-amz-request-id"] = request_id
             if head.body is None or request.method == "HEAD" or not head.body.length_bytes:
@@ -190,11 +152,10 @@ class Reading:
         writer.send_headers()
         while transport.get_write_buffer_size():
             await writer.drain()
-        page_bytes = self._reader.geometry.page_bytes
-        with closing(Outlet(transport, self._threads, page_bytes, self._reader.broken)) as outlet:
+        with closing(self._sending.outlet(transport)) as outlet:
             try:
-                await self._send_segment(outlet, head.version, first)
-                await self._send_rest(outlet, head.version, answer)
+                await self._sending.segment(outlet, head.version, first, first.start)
+                await self._sending.rest(outlet, head.version, answer)
                 for start in range(body.start + WINDOW_BYTES, body.end, WINDOW_BYTES):
                     window = ByteRange(start, min(body.end, start + WINDOW_BYTES))
                     await self._send_window(outlet, head.version, window)
@@ -207,33 +168,7 @@ class Reading:
         look = await self._look(version, window)
         answer = look.hit or await self._reader.read(_request(version, window))
         async with aclosing(answer):
-            await self._send_rest(outlet, version, answer)
-
-    async def _send_rest(
-        self, outlet: Outlet, version: ObjectVersion, answer: Answer, tries: int = CORRUPT_TRIES
-    ) -> None:
-        while (segment := await take(answer)) is not None:
-            with closing(segment):
-                await self._send_segment(outlet, version, segment, tries)
-
-    async def _send_segment(
-        self, outlet: Outlet, version: ObjectVersion, segment: Segment, tries: int = CORRUPT_TRIES
-    ) -> None:
-        """Send it; what of it fails its checks is filled and sent again from there."""
-        position, end = await outlet.send(segment), segment.start + segment.length_bytes
-        if position == end:
-            return
-        if not tries:
-            raise InternalError(f"{version.name}: bytes keep failing their checksums")
-        again = ReadRequest(version.name, ((position, end),), version, verify=True)
-        async with aclosing(await self._reader.read(again)) as answer:
-            await self._send_rest(outlet, version, answer, tries - 1)
-
-
-def _asks_for_checksums(request: BaseRequest) -> bool:
-    """By the header, or, as presigned URLs do, by the parameter of that name."""
-    mode = "x-amz-checksum-mode"
-    return "ENABLED" in (request.headers.get(mode), request.query.get(mode))
+            await self._sending.rest(outlet, version, answer)
 
 
 def _request(version: ObjectVersion, window: ByteRange) -> ReadRequest:

@@ -1,6 +1,7 @@
 """The gateway's server: one request in, one answer out, whatever happens.
 
-Story: aiohttp parses HTTP; the raw request target is taken apart here, because a path decoded or
+Story: plain requests for what is stored are answered by their connection (connection, hits). Of all
+others aiohttp parses HTTP; the raw request target is taken apart here, because a path decoded or
 normalised by others is another key. Who asks is checked (auth), what is asked is named (operation),
 and it is answered from the cache (reading) or passed to the origin (passing).
 
@@ -21,17 +22,20 @@ import time
 from collections.abc import Mapping
 
 import structlog
-from aiohttp.web import BaseRequest, Response, Server, StreamResponse
+from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from cachesvc.core.errors import CacheError, NotCacheable, ObjectNotFound
 from cachesvc.core.types import ObjectName
 from cachesvc.gateway.auth import Guard
 from cachesvc.gateway.aws_chunked import Seal
+from cachesvc.gateway.connection import Connections
 from cachesvc.gateway.errors import S3Error, not_implemented, of_cache_error, slow_down
+from cachesvc.gateway.hits import Hits
 from cachesvc.gateway.operation import Operation, Way, operation_of
 from cachesvc.gateway.passing import Passing
 from cachesvc.gateway.reading import Reading
 from cachesvc.gateway.relay import Outgoing, Relay
+from cachesvc.gateway.sending import Sending
 from cachesvc.gateway.target import Target, parse_target
 from cachesvc.gateway.writing import Writing
 from cachesvc.metrics import Metrics
@@ -58,6 +62,8 @@ class Gateway:
         passing: Passing,
         writing: Writing,
         relay: Relay,
+        hits: Hits,
+        sending: Sending,
         guard: Guard | None,
         metrics: Metrics,
         stamp: Mapping[str, str],
@@ -75,12 +81,16 @@ class Gateway:
         self._active_count = 0
         self._buckets: dict[str, float] = {}
         self._server: asyncio.Server | None = None
-        self._web = Server(
+        self._web = Connections(
             self.handle,
+            hits,
+            sending,
+            lambda operation, code: metrics.s3_requests.labels(operation, code).inc(),
+            lambda: self._active_count + len(self._web.busy) < MAX_REQUEST_COUNT,
+            keep_idle_s=_KEEP_IDLE_S,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=_KEEP_IDLE_S,
             max_line_size=_MAX_LINE_BYTES,
             max_field_size=_MAX_LINE_BYTES,
         )
@@ -103,7 +113,8 @@ class Gateway:
     async def stop(self, grace_s: float = 0.0) -> None:
         """Let what is under way end, `grace_s` at most. Stopping twice is fine."""
         self.stop_listening()
-        await self._web.shutdown(max(grace_s, _LEAST_GRACE_S))
+        grace_s = max(grace_s, _LEAST_GRACE_S)
+        await asyncio.gather(self._web.end(grace_s), self._web.shutdown(grace_s))
 
     async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answer one request; cancelled when its client goes."""

@@ -1,0 +1,55 @@
+"""What to answer for what was found: status, header fields, and which bytes behind them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from cachesvc.core import object_checksums
+from cachesvc.core.types import ByteRange, ObjectVersion
+from cachesvc.gateway import conditions
+from cachesvc.gateway.lookup import Found
+from cachesvc.gateway.ranges import parse_range
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer. body: what follows it; None: nothing may."""
+
+    status: int
+    fields: dict[str, str]
+    version: ObjectVersion
+    body: ByteRange | None
+
+
+def head_of(headers: Mapping[str, str], found: Found, *, checksums: bool = False) -> Head:
+    """What to answer for what was found. checksums: they were asked for.
+
+    Raises:
+        S3Error: 412 or 416.
+    """
+    version = found.version
+    modified_s = version.last_modified_ms // 1000
+    fields = {"ETag": version.etag, "Last-Modified": formatdate(modified_s, usegmt=True)}
+    if not conditions.check(headers, version.etag, modified_s):
+        kept = ("cache-control", "expires", "content-location", "vary")
+        fields |= {name: value for name, value in found.fields if name in kept}
+        return Head(304, fields, version, None)
+    counts = conditions.range_holds(headers, version.etag, modified_s)
+    wanted = parse_range(headers.get("Range") if counts else None, version.size_bytes)
+    told = checksums and wanted is None
+    told = told and not object_checksums.unclear(version.etag, found.fields)
+    fields |= dict(found.fields) if told else object_checksums.without(found.fields)
+    fields["Accept-Ranges"] = "bytes"
+    status, body = 200, wanted or ByteRange(0, version.size_bytes)
+    if wanted is not None:
+        status = 206
+        fields["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{version.size_bytes}"
+    return Head(status, fields, version, body)
+
+
+def asks_for_checksums(headers: Mapping[str, str], parameters: Mapping[str, str]) -> bool:
+    """By the header, or, as presigned URLs do, by the parameter of that name."""
+    mode = "x-amz-checksum-mode"
+    return "ENABLED" in (headers.get(mode), parameters.get(mode))

@@ -1,0 +1,57 @@
+"""Plain requests: GET and HEAD as most clients write them, told by their bytes alone.
+
+Rules: one pattern decides. What it does not match (other methods, several requests at once, a part
+of one, a body, a field twice, bytes beyond ASCII, HTTP/1.0, a connection that shall end or change)
+is no mistake: it is aiohttp's to parse.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from multidict import CIMultiDict
+
+_REQUEST = re.compile(
+    rb"(GET|HEAD) (/[A-Za-z0-9/%._~!$&'()*+,;=:@?-]*) HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n"
+)
+MAX_BYTES = 8 << 10
+# Fields that say more of a request than what it wants.
+_OTHERS = (
+    "connection",
+    "content-length",
+    "expect",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A request without a body. headers: looked up without regard to case, each there once."""
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+
+
+def plain(data: bytes) -> Plain | None:
+    """The request that the bytes are, all of them, or None: have them parsed."""
+    match = _REQUEST.fullmatch(data) if len(data) <= MAX_BYTES else None
+    if match is None:
+        return None
+    method, target, block = match.groups()
+    lines = block.decode("ascii").split("\r\n")
+    lines.pop()
+    headers = CIMultiDict(
+        (name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)
+    )
+    if "host" not in headers or len(set(map(str.lower, headers))) < len(lines):
+        return None
+    for name in _OTHERS:
+        if name in headers and (name, headers[name].lower()) != ("connection", "keep-alive"):
+            return None
+    return Plain(method.decode("ascii"), target.decode("ascii"), headers)

@@ -1,0 +1,80 @@
+"""Sending a body: its segments through an outlet, and what fails its checks once more.
+
+Rules: what of a segment fails its checks is filled and sent again from there, CORRUPT_TRIES times
+at most; the client gets the right bytes, or the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import aclosing, closing
+from functools import partial
+
+from cachesvc.answer import Answer, Segment, take
+from cachesvc.core.errors import InternalError
+from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ObjectVersion
+from cachesvc.gateway.outlet import Outlet, SendThreads
+from cachesvc.reader import Reader
+
+CORRUPT_TRIES = 3
+
+
+class Sending:
+    """Of one gateway."""
+
+    def __init__(self, reader: Reader, threads: SendThreads) -> None:
+        self._reader = reader
+        self._threads = threads
+
+    def outlet(self, transport: asyncio.Transport) -> Outlet:
+        """For one answer, to be closed behind it."""
+        page_bytes = self._reader.geometry.page_bytes
+        return Outlet(transport, self._threads, page_bytes, self._reader.broken)
+
+    def push(self, outlet: Outlet, segments: Sequence[Segment]) -> Future[tuple[int, int]]:
+        """Have a thread send the segments, without waiting for a slow client: how many have left
+        whole, and where in the next one it stopped. Fails with OSError if the client is gone.
+        """
+        return self._threads.submit(partial(_push, outlet, segments))
+
+    async def rest(
+        self, outlet: Outlet, version: ObjectVersion, answer: Answer, tries: int = CORRUPT_TRIES
+    ) -> None:
+        """All segments of an answer that have not been taken.
+
+        Raises: ConnectionError, the client is gone or takes nothing; CacheErrors.
+        """
+        while (segment := await take(answer)) is not None:
+            with closing(segment):
+                await self.segment(outlet, version, segment, segment.start, tries)
+
+    async def segment(
+        self,
+        outlet: Outlet,
+        version: ObjectVersion,
+        segment: Segment,
+        position: int,
+        tries: int = CORRUPT_TRIES,
+    ) -> None:
+        """A segment, from this position in the object on. Raises: as `rest`."""
+        position, end = await outlet.send(segment, position), segment.start + segment.length_bytes
+        if position == end:
+            return
+        if not tries:
+            raise InternalError(f"{version.name}: bytes keep failing their checksums")
+        again = ReadRequest(version.name, ((position, end),), version, verify=True)
+        async with aclosing(await self._reader.read(again)) as answer:
+            await self.rest(outlet, version, answer, tries - 1)
+
+
+def _push(outlet: Outlet, segments: Sequence[Segment]) -> tuple[int, int]:
+    """On a thread."""
+    for number, segment in enumerate(segments):
+        more = number + 1 < len(segments)
+        position, stopped = outlet.push(segment, segment.start, more=more)
+        if stopped is not None:
+            return number, position
+    return len(segments), 0
