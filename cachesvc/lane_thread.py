@@ -28,6 +28,7 @@ import structlog
 from cachesvc import passing
 from cachesvc.answer import FilePart, Part
 from cachesvc.core.errors import CacheError, NodeUnavailable
+from cachesvc.disk.base import FILE_ERRORS
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, RequestDecoder
@@ -43,8 +44,6 @@ _UNSENT_BYTES = 128 << 10
 _SAME_HOST_BUFFER_BYTES = 1 << 20
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
-# What sendfile says of the file; anything else is said of the client's network.
-_FILE_ERRORS = {errno.ENODATA, errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
@@ -377,7 +376,7 @@ class LaneThread(Thread):
 
     def _broken(self, connection: Connection, outgoing: _Outgoing, error: OSError) -> None:
         part = outgoing.items[0]
-        if isinstance(part, FilePart) and error.errno in _FILE_ERRORS:
+        if isinstance(part, FilePart) and error.errno in FILE_ERRORS:
             self._handler.broken(part.pin, error)
         elif isinstance(error, passing.Unopened):
             self._handler.broken(error.pin, error)

@@ -21,6 +21,7 @@ from threading import Lock
 from cachesvc.core.format import Trailer, checksum
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
+from cachesvc.vouched import Vouched
 
 MAX_IDLE_OPEN_COUNT = 4096  # open files kept for the next reader
 _MARKS = 256
@@ -29,7 +30,7 @@ _MARKS = 256
 class OpenBlock:
     """An open block file, shared by all its pins. `live` until the block is evicted or dropped."""
 
-    __slots__ = ("device", "file", "live", "refs", "taken_bytes", "trailer")
+    __slots__ = ("device", "file", "live", "refs", "taken_bytes", "trailer", "vouched")
 
     def __init__(self, device: Device, file: BlockFile, trailer: Trailer, taken_bytes: int) -> None:
         self.device = device
@@ -38,6 +39,7 @@ class OpenBlock:
         self.taken_bytes = taken_bytes
         self.refs = 0
         self.live = True
+        self.vouched = Vouched()
 
 
 class Pin:

@@ -9,8 +9,12 @@ Implementations: `nvme.NvmeDisk` (a directory), `memory.MemoryDisk` (tests and t
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
+
+# What sendfile says of the file; anything else is said of the client's network.
+FILE_ERRORS = {errno.ENODATA, errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 
 
 class Space(NamedTuple):
@@ -21,6 +25,13 @@ class Space(NamedTuple):
 
     total_bytes: int
     free_bytes: int
+
+
+class FileState(NamedTuple):
+    """What a file was when it was looked at. changed_ns: its time of change (ctime)."""
+
+    size_bytes: int
+    changed_ns: int
 
 
 class BlockFile(Protocol):
@@ -42,6 +53,12 @@ class BlockFile(Protocol):
         """All of `data`, or OSError (some of it may have been written)."""
 
     def size_bytes(self) -> int: ...
+
+    def state(self) -> FileState:
+        """Another one after every write and truncation, of whomever."""
+
+    def in_memory(self, start: int, end: int) -> bool:
+        """Whether no disk is needed for the bytes `[start, end)`; False also for "who knows"."""
 
     def taken_bytes(self) -> int:
         """The space that the file really takes on the device."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 
-from cachesvc.disk.base import Space
+from cachesvc.disk.base import FileState, Space
 
 _SECTOR_BYTES = 4096
 
@@ -46,6 +46,13 @@ class MemoryFile:
 
     def size_bytes(self) -> int:
         return len(self.data)
+
+    def state(self) -> FileState:
+        return FileState(len(self.data), 0)
+
+    def in_memory(self, start: int, end: int) -> bool:  # noqa: ARG002
+        """Nobody sends a memory file but by reading it."""
+        return False
 
     def taken_bytes(self) -> int:
         return -(-len(self.data) // _SECTOR_BYTES) * _SECTOR_BYTES

@@ -15,7 +15,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from cachesvc.disk.base import Space
+from cachesvc.disk import residence
+from cachesvc.disk.base import FileState, Space
 
 _SUFFIX = ".block"
 
@@ -59,6 +60,13 @@ class NvmeFile:
 
     def size_bytes(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def state(self) -> FileState:
+        said = os.fstat(self._fd)
+        return FileState(said.st_size, said.st_ctime_ns)
+
+    def in_memory(self, start: int, end: int) -> bool:
+        return residence.in_memory(self._fd, start, end)
 
     def taken_bytes(self) -> int:
         return os.fstat(self._fd).st_blocks * 512

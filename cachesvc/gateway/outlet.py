@@ -3,10 +3,13 @@
 Story: aiohttp has sent the head. From then on the body goes through a duplicate of the connection's
 descriptor: a thread reads up to CHUNK_BYTES of a block file into its own buffer, holds the pages to
 their checksums, and sends them, as far as the socket takes it; then the loop waits until the socket
-takes more.
+takes more. Pages that were found right a moment ago and are still in memory are sent by the kernel,
+straight from the file (vouched.py), all but the last of a file.
 
 Rules
-- HTTP clients check nothing, so every page of a file is checked here before it is sent.
+- HTTP clients check nothing, so no page of a file leaves that was not checked here.
+- What the kernel sends is the file's until it has left: before the file's last page, which goes by
+  way of memory, the file must be what it was, or the connection ends.
 - A slow client holds a pin and a position, no buffer and no thread: what a full socket refused is
   read and checked again when it is the client's turn.
 - A client that takes nothing for STALL_S is hung up on.
@@ -26,11 +29,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from functools import partial
 from threading import local
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cachesvc.answer import FilePart, Segment, right
 from cachesvc.aside import let_go
-from cachesvc.pins import Pin
+from cachesvc.disk.base import FILE_ERRORS, FileState
+from cachesvc.pins import OpenBlock, Pin
 
 THREADS = 4
 CHUNK_BYTES = 512 << 10
@@ -51,6 +55,16 @@ class _Stopped(Enum):
 
 
 _Turn = tuple[int, _Stopped | None]
+
+
+class _Piece(NamedTuple):
+    """Checked bytes. push: sends from so many on, as the socket takes them; how many it took. pin:
+    of the file that they are sent from.
+    """
+
+    length_bytes: int
+    push: Callable[[socket.socket, int], int]
+    pin: Pin | None = None
 
 
 class SendThreads:
@@ -101,6 +115,7 @@ class Outlet:
         self._broken = broken
         self._stall_s = stall_s
         theirs = transport.get_extra_info("socket")
+        self._lent: tuple[OpenBlock, FileState] | None = None  # what the kernel sends from
         self._socket = socket.socket(fileno=os.dup(theirs.fileno()))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
@@ -156,45 +171,105 @@ class Outlet:
                 if position >= turn_end:
                     return position, _Stopped.TURN
                 if isinstance(part, FilePart):
-                    data = self._checked(segment, part, part_start, position)
-                    if data is None:
+                    piece = self._piece(segment, part, part_start, position)
+                    if piece is None:
                         return position, _Stopped.WRONG
                 else:
-                    data = part[position - part_start :]
-                flags = socket.MSG_MORE if more and len(data) < _SHORT_BYTES else 0
-                sent = self._send(data, flags)
+                    piece = _memory(part[position - part_start :], more=more)
+                sent, stopped = self._send(piece)
                 position += sent
-                if sent < len(data):
-                    return position, _Stopped.FULL
+                if stopped is not None:
+                    return position, stopped
             part_start = part_end
         return position, None
 
-    def _checked(
+    def _piece(
         self, segment: Segment, part: FilePart, part_start: int, position: int
-    ) -> memoryview | None:
+    ) -> _Piece | None:
         """The next bytes of a file, their whole pages checked; None if they are wrong."""
-        page_bytes = self._page_bytes
+        page_bytes, pin = self._page_bytes, part.pin
+        at = part.offset - part_start  # of the object's first byte, in the file
         start = max(part_start, position // page_bytes * page_bytes)
-        end = min(part_start + part.length_bytes, start + CHUNK_BYTES)
-        data = self._threads.buffer()[: end - start]
+        part_end = part_start + part.length_bytes
+        last_page = (part_end - 1) // page_bytes * page_bytes
         try:
-            if part.pin.readinto(data, part.offset + start - part_start) < len(data):
+            if position < last_page:
+                end = min(last_page, start + _TURN_BYTES)
+                if self._vouched(pin, at + start, at + end):
+                    return _of_file(pin, at + position, end - position)
+            end = min(part_end, start + CHUNK_BYTES)
+            state = pin.held.file.state()
+            self._still(pin, state)
+            data = self._threads.buffer()[: end - start]
+            if pin.readinto(data, at + start) < len(data):
                 raise OSError(errno.ENODATA, "the block file was cut short")
+            sums = segment.checksums_of(start, end, page_bytes)
+            if not right(data, start, sums, page_bytes):
+                return None
+            if sums:
+                pages = _bitmap(at + start, at + end, page_bytes)
+                pin.held.vouched.note(pin.held.file, state, pages)
+        except ConnectionError:
+            raise
         except OSError as error:
-            self._broken(part.pin, error)
+            self._broken(pin, error)
             return None
-        sums = segment.checksums_of(start, end, page_bytes)
-        return data[position - start :] if right(data, start, sums, page_bytes) else None
+        return _memory(data[position - start :], more=False)
 
-    def _send(self, data: memoryview, flags: int) -> int:
-        """How many of the bytes the socket took, within a moment."""
+    def _vouched(self, pin: Pin, start: int, end: int) -> bool:
+        """Whether the kernel may send these bytes of the file, unchecked."""
+        opened, pages = pin.held, _bitmap(start, end, self._page_bytes)
+        state = opened.vouched.holds(opened.file, pages, start, end)
+        if state is None:
+            return False
+        self._still(pin, state)
+        self._lent = opened, state
+        return True
+
+    def _still(self, pin: Pin, state: FileState) -> None:
+        """Raises ConnectionAbortedError if the kernel was given bytes of a file that has been
+        written since: the client may have them changed.
+        """
+        if self._lent is not None and self._lent[0] is pin.held and self._lent[1] != state:
+            raise ConnectionAbortedError("a block file was written while it was being sent")
+
+    def _send(self, piece: _Piece) -> _Turn:
+        """How many of the bytes the socket took, within a moment, and why not all."""
         sent = 0
-        while sent < len(data):
+        while sent < piece.length_bytes:
             try:
-                sent += self._socket.send(data[sent:], flags)
+                count = piece.push(self._socket, sent)
             except BlockingIOError:
                 poll = select.poll()
                 poll.register(self._socket, select.POLLOUT)
                 if not poll.poll(_PATIENCE_MS):
-                    break
-        return sent
+                    return sent, _Stopped.FULL
+            except OSError as error:
+                if piece.pin is None or error.errno not in FILE_ERRORS:
+                    raise
+                self._broken(piece.pin, error)
+                return sent, _Stopped.WRONG
+            else:
+                sent += count
+        return sent, None
+
+
+def _memory(data: memoryview, *, more: bool) -> _Piece:
+    flags = socket.MSG_MORE if more and len(data) < _SHORT_BYTES else 0
+    return _Piece(len(data), lambda out, sent: out.send(data[sent:], flags))
+
+
+def _of_file(pin: Pin, offset: int, length_bytes: int) -> _Piece:
+    def push(out: socket.socket, sent: int) -> int:
+        count = os.sendfile(out.fileno(), pin.fileno(), offset + sent, length_bytes - sent)
+        if count == 0:
+            raise OSError(errno.ENODATA, "the block file was cut short")
+        return count
+
+    return _Piece(length_bytes, push, pin)
+
+
+def _bitmap(start: int, end: int, page_bytes: int) -> int:
+    """The pages that bytes `[start, end)` of a block lie in."""
+    first, beyond = start // page_bytes, -(-end // page_bytes)
+    return ((1 << (beyond - first)) - 1) << first

@@ -1,0 +1,110 @@
+"""Pages that the gateway checked a moment ago leave by sendfile, and none that changed since."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Callable
+
+import pytest
+
+from cachesvc import vouched
+from tests.integration.gateway.conftest import DATA
+from tests.integration.gateway.gate import Gate
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as unchanged at once."""
+    monkeypatch.setattr(vouched, "SETTLED_NS", 0)
+
+
+@pytest.fixture
+def sent_bytes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How much the kernel sent from files since it was asked last."""
+    counts = [0]
+    send = os.sendfile
+
+    def counted(out: int, file: int, offset: int, count: int) -> int:
+        sent = send(out, file, offset, count)
+        counts[0] += sent
+        return sent
+
+    def told() -> int:
+        found, counts[0] = counts[0], 0
+        return found
+
+    monkeypatch.setattr(os, "sendfile", counted)
+    return told
+
+
+def hot(gate: Gate, sent_bytes: Callable[[], int]) -> None:
+    """All pages were checked, and are sent by the kernel."""
+    for _ in range(2):
+        assert gate.ask()[2] == DATA
+    if not sent_bytes():
+        pytest.skip("this kernel does not say what of a file is in memory (Linux 6.5 does)")
+    assert gate.ask()[2] == DATA
+    assert sent_bytes() > len(DATA) // 2
+
+
+def test_any_range_of_them_is_right(gate: Gate, sent_bytes: Callable[[], int]) -> None:
+    hot(gate, sent_bytes)
+    for start, end in ((0, 999_999), (12_345, 2_000_001), (1 << 20, 3 << 20), (70_000, 400_000)):
+        status, _, body = gate.ask(headers={"Range": f"bytes={start}-{end}"})
+        assert (status, body == DATA[start : end + 1]) == (206, True)
+    assert sent_bytes() > 0
+
+
+def test_damage_is_found_and_filled_again(gate: Gate, sent_bytes: Callable[[], int]) -> None:
+    hot(gate, sent_bytes)
+    for number, block in enumerate(gate.blocks()[:3]):
+        with gate.path_of(block).open("r+b") as file:
+            file.seek(20_000 * (number + 1))
+            file.write(b"damage")
+    assert gate.ask()[2] == DATA
+    assert gate.count("corrupt_blocks_total", check="page") == 3
+
+
+def test_a_file_cut_short_is_filled_again(gate: Gate, sent_bytes: Callable[[], int]) -> None:
+    hot(gate, sent_bytes)
+    with gate.path_of(gate.blocks()[1]).open("r+b") as file:
+        file.truncate(100_000)
+    assert gate.ask()[2] == DATA
+    assert gate.ask()[2] == DATA
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_that_is_written_while_it_is_sent_ends_the_connection(
+    gate: Gate, sent_bytes: Callable[[], int], monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """What the client was sent may be what was there before, or after."""
+    hot(gate, sent_bytes)
+    send = os.sendfile
+
+    def damaging(out: int, file: int, offset: int, count: int) -> int:
+        sent = send(out, file, offset, min(count, 65536))
+        with open(f"/proc/self/fd/{file}", "r+b") as damaged:  # noqa: PTH123
+            if cut:
+                damaged.truncate(100_000)
+            damaged.write(os.urandom(8))
+        return sent
+
+    monkeypatch.setattr(os, "sendfile", damaging)
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        gate.ask()
+    monkeypatch.undo()
+    assert gate.ask()[2] == DATA
+    assert gate.ask()[2] == DATA
+
+
+def test_what_left_memory_is_checked_anew(gate: Gate, sent_bytes: Callable[[], int]) -> None:
+    hot(gate, sent_bytes)
+    for block in gate.blocks():
+        with gate.path_of(block).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert gate.ask()[2] == DATA
+    assert sent_bytes() == 0
+    assert gate.ask()[2] == DATA
+    assert sent_bytes() > 0
