@@ -30,10 +30,7 @@ from cachesvc.reader import Reader
 from cachesvc.store import Store
 from cachesvc.versions import Checked
 
-_CONDITIONS = (
-    *("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"),
-    "If-Range",
-)
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range")
 
 
 @dataclass(frozen=True, slots=True)

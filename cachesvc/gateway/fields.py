@@ -2,8 +2,8 @@
 
 Story: every HEAD that the origin answers is heard here (`hear`), and every probe, and a GET or HEAD
 of the gateway repeats the fields. A probe asks for no checksums, so who needs them has a HEAD sent.
-An entry counts only for the version that it was heard of, and only if it is as
-young as the check of that version: metadata may change while bytes and ETag stay.
+An entry counts only for the version that it was heard of, and only if it is as young as the check
+of that version: metadata may change while bytes and ETag stay.
 
 Rules: bounded in entries and in bytes, the one heard longest ago leaves first; of fields beyond
 MAX_ENTRY_BYTES none are kept, and the log says so. Belongs to the event loop.
