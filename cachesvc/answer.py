@@ -85,6 +85,8 @@ class Segment:
 class Answer:
     """One version, for how long to believe that it is current, and its bytes.
 
+    checked_at: when a version that was asked for was checked (versions.Checked).
+
     A hit has all its `segments`; anything else has them come from `more`, in order. An answer for
     an uncacheable version has neither: it is an invitation to bypass.
 
@@ -97,6 +99,7 @@ class Answer:
     segments: list[Segment] = field(default_factory=list)
     more: AsyncGenerator[Segment, None] | None = None
     resources: AsyncExitStack | None = None
+    checked_at: float = float("-inf")
 
     def close(self) -> None:
         """Let go of a hit, on any thread."""

@@ -16,8 +16,9 @@ from cachesvc.core.errors import Unauthenticated
 from cachesvc.core.types import Geometry
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
+from cachesvc.origin.probe import Heard
 from cachesvc.origin.ring import RingOrigin, ring_config
-from cachesvc.origin.s3 import Heard, S3Origin
+from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 
 
@@ -40,7 +41,7 @@ async def open_origins(
     heard: Heard | None,
     exits: AsyncExitStack,
 ) -> Origins:
-    """Started, and closed by `exits`. me: the node's id. heard: told of HEADs of the object store.
+    """Started, and closed by `exits`. me: the node's id. heard: see S3Origin.
 
     Raises:
         ConfigError: the endpoint, the credentials of the object store, or the ring.

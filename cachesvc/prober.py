@@ -14,7 +14,7 @@ from __future__ import annotations
 from cachesvc.coalescer import Coalescer
 from cachesvc.core.plan import first_extent
 from cachesvc.core.request import ReadRequest
-from cachesvc.core.types import Geometry
+from cachesvc.core.types import Geometry, ObjectName
 from cachesvc.flight import Hold, Probe
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
@@ -51,7 +51,7 @@ class Prober:
         current = self._coalescer.probing(request.name)
         if current is not None:
             return self._coalescer.share(current), None
-        if not self._unknown(request):
+        if not self.unknown(request.name):
             return None, None
         extent = first_extent(request.name, request.ranges, self._geometry)
         if extent is None:
@@ -60,8 +60,8 @@ class Prober:
         probe = Probe(extent, self._versions.clock, max_age_s)
         return self._coalescer.probe(probe), probe
 
-    def _unknown(self, request: ReadRequest) -> bool:
-        name = request.name
+    def unknown(self, name: ObjectName) -> bool:
+        """Whether nothing is known of the object, so that a read of block 0 would begin a probe."""
         return (
             self._versions.unknown(name)
             and self._coalescer.unknown(name)

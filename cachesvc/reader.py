@@ -78,6 +78,7 @@ class Reader:
         self.versions = versions
         self._bypass = Bypass(origin, self._count)
         self._prober = Prober(store, coalescer, versions, geometry)
+        self.unknown = self._prober.unknown
         self._store = store
         self._aside = aside
         joiner = Joiner(store, coalescer, aside)
@@ -153,6 +154,7 @@ class Reader:
             else:
                 checked, probed = await self._prober.version(request)
                 answer = self._answer(checked)
+                answer.checked_at = checked.checked_at
             if probed is not None:
                 exits.callback(probed.close)
             if answer.version.cacheable:

@@ -114,7 +114,7 @@ class Versions:
 
         Raises: ObjectNotFound, AccessDenied, OriginError, Overloaded.
         """
-        asked_at = self.clock()
+        asked_at = self.clock() if probe is None else min(self.clock(), probe.sent_at)
         limit_s = self._limit_s(max_age_s)
         known = self._entries.get(name)
         if known is not None and known.version is None:

@@ -1,8 +1,9 @@
 """The header fields that the origin gave with a version: Content-Type, user metadata, checksums.
 
-Story: every HEAD that the origin answers is heard here (`hear`), and a GET or HEAD of the gateway
-repeats the fields. An entry counts only for the version that it was heard of, and only if it is as
-young as the check of that version: metadata may change while bytes and ETag stay.
+Story: every HEAD that the origin answers is heard here (`hear`), and every probe, and a GET or HEAD
+of the gateway repeats the fields. A probe asks for no checksums, so who needs them has a HEAD sent.
+An entry counts only for the version that it was heard of, and only if it is as young as the check
+of that version: metadata may change while bytes and ETag stay.
 
 Rules: bounded in entries and in bytes, the one heard longest ago leaves first; of fields beyond
 MAX_ENTRY_BYTES none are kept, and the log says so. Belongs to the event loop.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from cachesvc.core import object_checksums
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.versions import Checked
 
@@ -55,6 +57,7 @@ class _Heard:
     version: ObjectVersion
     fields: Fields
     at: float
+    checksums: bool
     size_bytes: int
 
 
@@ -71,17 +74,25 @@ class FieldTable:
         self._heard: OrderedDict[ObjectName, _Heard] = OrderedDict()
         self.table_bytes = 0
 
-    def hear(self, version: ObjectVersion, headers: Mapping[str, str], asked_at: float) -> None:
-        """A HEAD was answered: this version, with these headers. asked_at: when it was sent, on the
-        clock of the version checks.
+    def hear(
+        self,
+        version: ObjectVersion,
+        headers: Mapping[str, str],
+        asked_at: float,
+        checksums: bool = True,
+    ) -> None:
+        """A HEAD or GET was answered: this version, with these headers. asked_at: when it was sent,
+        on the clock of the version checks. checksums: they were asked for; otherwise those that are
+        there are not the whole object's.
         """
         known = self._heard.get(version.name)
-        if known is not None and known.at > asked_at:
+        if known is not None and (known.at, known.checksums) > (asked_at, checksums):
             return
+        told = {name.lower(): value for name, value in headers.items()}
+        if not checksums:
+            told = object_checksums.without(told.items())
         fields = tuple(
-            (sys.intern(name.lower()), value)
-            for name, value in headers.items()
-            if name.lower() not in _OWN
+            (sys.intern(name), value) for name, value in told.items() if name not in _OWN
         )
         size_bytes = _ENTRY_OVERHEAD_BYTES + sum(
             _FIELD_OVERHEAD_BYTES + len(name) + len(value) for name, value in fields
@@ -90,16 +101,18 @@ class FieldTable:
         if size_bytes > MAX_ENTRY_BYTES:
             log.warning("header fields left out", object=str(version.name), size_bytes=size_bytes)
             fields, size_bytes = (), _ENTRY_OVERHEAD_BYTES
-        self._heard[version.name] = _Heard(version, fields, asked_at, size_bytes)
+        self._heard[version.name] = _Heard(version, fields, asked_at, checksums, size_bytes)
         self.table_bytes += size_bytes
         while len(self._heard) > self._max_entry_count or self.table_bytes > self._max_table_bytes:
             self._drop(next(iter(self._heard)))
 
-    def of(self, checked: Checked) -> Fields | None:
-        """The fields of a checked version, or None if they were not heard since the check."""
+    def of(self, checked: Checked, *, checksums: bool = False) -> Fields | None:
+        """The fields of a checked version, or None if they were not heard since the check, or with
+        no word of the checksums that are needed.
+        """
         assert checked.version is not None, "a version that exists"
         heard = self._heard.get(checked.version.name)
-        if heard is None or heard.at < checked.checked_at:
+        if heard is None or heard.at < checked.checked_at or checksums > heard.checksums:
             return None
         return heard.fields if heard.version.same_bytes(checked.version) else None
 

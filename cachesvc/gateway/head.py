@@ -10,7 +10,7 @@ from cachesvc.core import object_checksums
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.gateway import conditions
 from cachesvc.gateway.lookup import Found
-from cachesvc.gateway.ranges import parse_range
+from cachesvc.gateway.ranges import asked_range, parse_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,11 @@ def head_of(headers: Mapping[str, str], found: Found, *, checksums: bool = False
     return Head(status, fields, version, body)
 
 
-def asks_for_checksums(headers: Mapping[str, str], parameters: Mapping[str, str]) -> bool:
-    """By the header, or, as presigned URLs do, by the parameter of that name."""
+def needs_checksums(headers: Mapping[str, str], parameters: Mapping[str, str]) -> bool:
+    """Whether they may have to be told: they are asked for, by the header, or, as presigned URLs
+    do, by the parameter of that name, and perhaps of the whole object.
+    """
     mode = "x-amz-checksum-mode"
-    return "ENABLED" in (headers.get(mode), parameters.get(mode))
+    if "ENABLED" not in (headers.get(mode), parameters.get(mode)):
+        return False
+    return "If-Range" in headers or asked_range(headers.get("Range")) is None

@@ -21,7 +21,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.gateway.auth import Guard
 from cachesvc.gateway.errors import S3Error
-from cachesvc.gateway.head import Head, asks_for_checksums, head_of
+from cachesvc.gateway.head import Head, head_of, needs_checksums
 from cachesvc.gateway.lookup import Lookup
 from cachesvc.gateway.operation import Way, operation_of
 from cachesvc.gateway.plain import Plain
@@ -73,13 +73,15 @@ class Hits:
         wanted = operation_of(request.method, target, request.headers)
         if wanted.way is not Way.CACHED:
             return None
-        found = self._lookup.known(ObjectName(target.bucket, target.key))
+        parameters = target.parameters if target.query else {}
+        checksums = needs_checksums(request.headers, parameters)
+        name = ObjectName(target.bucket, target.key)
+        found = self._lookup.known(name, checksums=checksums)
         if found is None or not found.version.cacheable:
             return None
         if self._guard is not None:
             self._guard.check(request.method, target, request.headers)
-        told = asks_for_checksums(request.headers, target.parameters if target.query else {})
-        head = head_of(request.headers, found, checksums=told)
+        head = head_of(request.headers, found, checksums=checksums)
         wanted_bytes = head.body
         if wanted_bytes is None:
             return None

@@ -1,8 +1,9 @@
 """What the gateway says of an object before its bytes: the version, and the origin's header fields.
 
-Story: the keeper of versions is asked as on any lane. Mostly its HEAD was heard by the FieldTable
-too; where it was not (the version was learned otherwise, or the entry has left), one HEAD more asks
-for the fields, which all who ask meanwhile share, if theirs is the same check of the same version.
+Story: the keeper of versions is asked as on any lane. Mostly its HEAD or probe was heard by the
+FieldTable too; where it was not (the version was learned otherwise, a probe knows of no checksums,
+or the entry has left), one HEAD more asks for the fields, which all who ask meanwhile share, if
+theirs is the same check of the same version.
 """
 
 from __future__ import annotations
@@ -36,16 +37,17 @@ class Lookup:
         self._table = table
         self._heads: dict[Checked, asyncio.Task[Fields | None]] = {}
 
-    def known(self, name: ObjectName) -> Found | None:
-        """The object, if nobody needs to be asked."""
+    def known(self, name: ObjectName, *, checksums: bool = False) -> Found | None:
+        """What `find` would find without asking anybody."""
         checked = self._versions.peek(name)
         if checked is None or checked.version is None:
             return None
-        fields = self._table.of(checked)
+        fields = self._table.of(checked, checksums=checksums)
         return None if fields is None else Found(checked.version, fields)
 
-    async def find(self, name: ObjectName) -> Found:
-        """The object as it was at some moment within the node's `revalidate`.
+    async def find(self, name: ObjectName, *, checksums: bool = False) -> Found:
+        """The object as it was at some moment within the node's `revalidate`. checksums: its fields
+        shall have them.
 
         Raises: ObjectNotFound, AccessDenied, OriginError, Overloaded, ObjectChanged (it is being
         overwritten all the time).
@@ -53,13 +55,19 @@ class Lookup:
         for _ in range(TRIES):
             checked = self._versions.peek(name) or await self._versions.get(name)
             assert checked.version is not None
-            fields = self._table.of(checked)
-            if fields is None:
-                fields = await self._head(checked)
+            fields = await self.fields(checked, checksums=checksums)
             if fields is not None:
                 return Found(checked.version, fields)
             self._versions.forget(checked.version)
         raise ObjectChanged(f"{name}: its version changed {TRIES} times while it was looked up")
+
+    async def fields(self, checked: Checked, *, checksums: bool = False) -> Fields | None:
+        """What the origin said with a checked version; None: it has another one now.
+
+        Raises: as `find`, but for ObjectChanged.
+        """
+        fields = self._table.of(checked, checksums=checksums)
+        return await self._head(checked) if fields is None else fields
 
     async def _head(self, checked: Checked) -> Fields | None:
         """The fields by a HEAD; None if it was of another version, or a younger one was heard."""
@@ -74,4 +82,4 @@ class Lookup:
         current = await self._origin.head(version.name)
         if not current.same_bytes(version):
             return None
-        return self._table.of(Checked(current, 0.0))
+        return self._table.of(Checked(current, 0.0), checksums=True)

@@ -15,23 +15,32 @@ _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 _MAX_DIGITS = 18
 
 
+def asked_range(header: str | None) -> tuple[int | None, int | None] | None:
+    """What the header asks for, of an object of any size: `[start, end)`, end None: to its end;
+    start None: the last `end` bytes. None: all of it.
+    """
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return None, _bounded(match[2])
+    start, end = _bounded(match[1]), _bounded(match[2]) + 1 if match[2] else None
+    return None if end is not None and end <= start else (start, end)
+
+
 def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
     """The range of an object of that size that the header asks for; None: all of it.
 
     Raises:
         S3Error: 416, the range holds no byte of the object.
     """
-    match = _RANGE.fullmatch(header.strip()) if header else None
-    if match is None or not (match[1] or match[2]):
+    asked = asked_range(header)
+    if asked is None:
         return None
-    first, last = match[1], match[2]
-    if first:
-        start = _bounded(first)
-        end = size_bytes if not last else min(_bounded(last) + 1, size_bytes)
-        if last and _bounded(last) < start:
-            return None
-    else:
-        start, end = max(0, size_bytes - _bounded(last)), size_bytes
+    start, end = asked
+    if start is None:
+        start, end = max(0, size_bytes - (end or 0)), size_bytes
+    end = size_bytes if end is None else min(end, size_bytes)
     if start >= end:
         raise S3Error(
             416,

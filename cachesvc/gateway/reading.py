@@ -1,9 +1,10 @@
 """GetObject and HeadObject from the cache: which head, and which bytes behind it.
 
-Story: the version and its fields are looked up, conditions and range decide on the head. Then the
-bytes: what is stored is taken at once, what is not is filled; only with the first bytes in hand is
-the head sent, so that an object that changed meanwhile is looked up again and nobody notices. A
-large object is read in windows, all of the same version.
+Story: the version and its fields are looked up (of an object that nobody here knows, with the first
+bytes: cold.py), conditions and range decide on the head. Then the bytes: what is stored is taken at
+once, what is not is filled; only with the first bytes in hand is the head sent, so that an object
+that changed meanwhile is looked up again and nobody notices. A large object is read in windows, all
+of the same version.
 
 Rules
 - One answer, one version. What fails behind the head ends the connection: never a short answer.
@@ -22,12 +23,12 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from cachesvc.answer import Answer, FilePart, Segment, take
 from cachesvc.aside import on_a_thread
-from cachesvc.core.blocks import slices
 from cachesvc.core.errors import CacheError, NotCacheable, ObjectChanged
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
-from cachesvc.gateway.head import Head, asks_for_checksums, head_of
-from cachesvc.gateway.lookup import Lookup
+from cachesvc.gateway.cold import ColdReads, any_stored
+from cachesvc.gateway.head import Head, head_of, needs_checksums
+from cachesvc.gateway.lookup import Found, Lookup
 from cachesvc.gateway.outlet import Outlet
 from cachesvc.gateway.sending import Sending
 from cachesvc.reader import Reader
@@ -67,6 +68,7 @@ class Reading:
         self._reader = reader
         self._store = store
         self._lookup = lookup
+        self._cold = ColdReads(reader, store, lookup)
         self._sending = sending
         self._stamp = dict(stamp)
 
@@ -78,24 +80,52 @@ class Reading:
         Raises: S3Error, and CacheErrors, before anything was sent; NotCacheable: this object is
         the origin's own affair. ConnectionError: something failed behind the head, hang up.
         """
+        checksums = needs_checksums(request.headers, request.query)
+        found = self._lookup.known(name, checksums=checksums)
+        if found is None and not checksums:
+            response = await self._first(request, name, request_id)
+            if response is not None:
+                return response
         for last in [False] * (CHANGED_TRIES - 1) + [True]:
-            found = await self._lookup.find(name)
+            found = found or await self._lookup.find(name, checksums=checksums)
             if not found.version.cacheable:
                 raise NotCacheable(f"{name}: ETag {found.version.etag!r} is not strong")
-            head = head_of(
-                request.headers, found, checksums=asks_for_checksums(request.headers, request.query)
-            )
-            head.fields.update(self._stamp)
-            head.fields["x-amz-request-id"] = request_id
+            head = self._head(request, found, request_id, checksums=checksums)
             if head.body is None or request.method == "HEAD" or not head.body.length_bytes:
                 return self._bodiless(head)
             try:
                 return await self._get(request, head, head.body)
             except ObjectChanged:
                 self._reader.versions.forget(found.version)
+                found = None
                 if last:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    async def _first(
+        self, request: BaseRequest, name: ObjectName, request_id: str
+    ) -> StreamResponse | None:
+        """The answer for an unknown object, begun without a version; None: ask for that first."""
+        async with self._cold.open(request, name, WINDOW_BYTES) as opened:
+            if opened is None:
+                return None
+            head = self._head(request, opened.found, request_id, checksums=False)
+            assert head.body is not None, "it asks without a condition"
+            if not head.body.length_bytes:
+                return self._bodiless(head)
+            head.fields["X-Cache"] = "PARTIAL" if opened.some else "MISS"
+            try:
+                return await self._deliver(request, head, head.body, opened.answer)
+            except ObjectChanged:
+                return None
+
+    def _head(
+        self, request: BaseRequest, found: Found, request_id: str, *, checksums: bool
+    ) -> Head:
+        head = head_of(request.headers, found, checksums=checksums)
+        head.fields.update(self._stamp)
+        head.fields["x-amz-request-id"] = request_id
+        return head
 
     def _bodiless(self, head: Head) -> StreamResponse:
         response = StreamResponse(status=head.status, headers=head.fields)
@@ -108,18 +138,24 @@ class Reading:
         window = ByteRange(body.start, min(body.end, body.start + WINDOW_BYTES))
         look = await self._look(head.version, window)
         answer = look.hit or await self._reader.read(_request(head.version, window))
+        head.fields["X-Cache"] = (
+            "HIT" if look.hit is not None else "PARTIAL" if look.some else "MISS"
+        )
         async with aclosing(answer):
-            first = await take(answer)
-            assert first is not None, "a window holds bytes"
-            with closing(first):
-                head.fields["X-Cache"] = (
-                    "HIT" if look.hit is not None else "PARTIAL" if look.some else "MISS"
-                )
-                if first.length_bytes == body.length_bytes and _small(first):
-                    data = b"".join(part for part in first.parts if isinstance(part, memoryview))
-                    assert await take(answer) is None, "the window holds no more"
-                    return Response(status=head.status, headers=head.fields, body=data)
-                return await self._send(request, head, body, answer, first)
+            return await self._deliver(request, head, body, answer)
+
+    async def _deliver(
+        self, request: BaseRequest, head: Head, body: ByteRange, answer: Answer
+    ) -> StreamResponse:
+        """What the answer for the first window brings, and everything behind it."""
+        first = await take(answer)
+        assert first is not None, "a window holds bytes"
+        with closing(first):
+            if first.length_bytes == body.length_bytes and _small(first):
+                data = b"".join(part for part in first.parts if isinstance(part, memoryview))
+                assert await take(answer) is None, "the window holds no more"
+                return Response(status=head.status, headers=head.fields, body=data)
+            return await self._send(request, head, body, answer, first)
 
     async def _look(self, version: ObjectVersion, window: ByteRange) -> _Look:
         """At once, or, where a disk has to be asked, on a thread."""
@@ -134,8 +170,7 @@ class Reading:
         hit = self._reader.hit(_request(version, window))
         if hit is not None:
             return _Look(hit, True)
-        parts = slices(version, window, self._reader.geometry)
-        return _Look(None, any(self._store.present(part.block) & part.pages for part in parts))
+        return _Look(None, any_stored(self._store, version, window, self._reader.geometry))
 
     async def _send(
         self, request: BaseRequest, head: Head, body: ByteRange, answer: Answer, first: Segment

@@ -5,12 +5,16 @@ Rules
   only for a whole object within the range), a strong ETag, the size, exactly the range asked for
   cut to the object's end, and a Content-Length that agrees. Anything less is UNPROVEN: nothing has
   landed, the connection is closed, and a HEAD must tell.
+- Whoever wants to hear of header fields hears them before the sink is told of the version.
 - From then on it is a Transfer like any other: a retry carries If-Match and begins behind what has
   landed.
 """
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
@@ -21,15 +25,21 @@ from cachesvc.origin.connections import Connections
 from cachesvc.origin.fetch import Outcome, Result, Transfer
 from cachesvc.origin.http1 import Answer, Head, WrongAnswer
 
+_FIELD = re.compile("[\t\x20-\x7e\x80-\U0010ffff]*")
+Heard = Callable[[ObjectVersion, Mapping[str, str], float, bool], object]
+
 
 class _Unproven(Exception):
     pass
 
 
 class ProbeTransfer(Transfer):
-    """A Transfer whose `version` is a stand-in until the origin has named it."""
+    """A Transfer whose `version` is a stand-in until the origin has named it.
 
-    __slots__ = ("_found", "_probe_sink")
+    heard: see S3Origin. Called from the thread of the attempt.
+    """
+
+    __slots__ = ("_asked_at", "_found", "_heard_by", "_probe_sink")
 
     def __init__(
         self,
@@ -38,14 +48,19 @@ class ProbeTransfer(Transfer):
         sink: ProbeSink,
         connections: Connections,
         read_timeout_ms: int,
+        *,
+        heard: Heard | None = None,
     ) -> None:
         stand_in = ObjectVersion(name, "", wanted.end)
         super().__init__(stand_in, wanted, sink, connections, read_timeout_ms)
         self._probe_sink = sink
+        self._heard_by = heard
+        self._asked_at = 0.0
         self._found = False
 
     def attempt(self, url: str) -> Outcome:
         """See `Transfer.attempt`. UNPROVEN: ask by HEAD."""
+        self._asked_at = time.monotonic()
         try:
             return super().attempt(url)
         except _Unproven as error:
@@ -62,6 +77,8 @@ class ProbeTransfer(Transfer):
                 raise _Unproven(str(error)) from None
             self.version, self.wanted = version, wanted
             self._found = True
+            if self._heard_by is not None and (fields := _text(head.fields)) is not None:
+                self._heard_by(version, fields, self._asked_at, False)
             self._probe_sink.found(version)
         super()._verify(head)
 
@@ -92,3 +109,12 @@ def _modified_ms(head: Head) -> int:
         return int(parsedate_to_datetime(head.fields["last-modified"]).timestamp() * 1000)
     except (KeyError, ValueError, OverflowError):
         return 0
+
+
+def _text(fields: Mapping[str, str]) -> dict[str, str] | None:
+    """Header fields as HTTP clients read them, in UTF-8; None if they can't be."""
+    try:
+        read = {name: value.encode("latin-1").decode() for name, value in fields.items()}
+    except UnicodeDecodeError:
+        return None
+    return read if all(_FIELD.fullmatch(value) for value in read.values()) else None

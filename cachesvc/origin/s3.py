@@ -23,7 +23,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -48,7 +48,7 @@ from cachesvc.origin.base import BypassStream, Listing, ProbeSink, Sink
 from cachesvc.origin.budget import RetryBudget, backoff_ms
 from cachesvc.origin.connections import Connections
 from cachesvc.origin.fetch import Outcome, Result, Transfer
-from cachesvc.origin.probe import ProbeTransfer
+from cachesvc.origin.probe import Heard, ProbeTransfer
 from cachesvc.origin.s3_client import (
     MAX_STREAM_COUNT,
     S3Settings,
@@ -66,15 +66,15 @@ COMPLAINT_INTERVAL_MS = 10_000  # between two log lines about an origin that fai
 LIST_MAX_COUNT = 1_000  # S3's own limit for a page
 
 log = structlog.get_logger(__name__)
-Heard = Callable[[ObjectVersion, Mapping[str, str], float], None]
 
 
 class S3Origin:
     """An `origin.base.Origin` over S3. Belongs to one event loop; opens nothing before `start` or
     the first call.
 
-    heard: told of every HEAD that is answered: the version, all header fields, checksums included,
-    and the monotonic time when it was asked.
+    heard: told of every HEAD that is answered, and of every probe before its sink is told of the
+    version: the version, all header fields, the monotonic time when it was asked (or shortly
+    before), and whether it was asked for checksums, too. Called on the loop.
     """
 
     age_share = 0.0
@@ -120,7 +120,7 @@ class S3Origin:
         )
         version = bypass.version_of(name, answer, answer.get("ContentLength"))
         if self._heard is not None:
-            self._heard(version, answer["ResponseMetadata"]["HTTPHeaders"], asked_at)
+            self._heard(version, answer["ResponseMetadata"]["HTTPHeaders"], asked_at, True)
         return version
 
     async def access(self) -> S3Access:
@@ -201,7 +201,16 @@ class S3Origin:
         self, name: ObjectName, wanted: ByteRange, sink: ProbeSink, _max_age_s: float = 0.0
     ) -> bool:
         """See `Origin.probe`."""
-        return await self._transferred(lambda *how: ProbeTransfer(name, wanted, sink, *how))
+        heard = self._heard and self._hopping(self._heard)
+        return await self._transferred(
+            lambda *how: ProbeTransfer(name, wanted, sink, *how, heard=heard)
+        )
+
+    @staticmethod
+    def _hopping(heard: Heard) -> Heard:
+        """The same from another thread."""
+        loop = asyncio.get_running_loop()
+        return lambda *what: loop.call_soon_threadsafe(heard, *what)
 
     async def _transferred(self, make: Callable[[Connections, int], Transfer]) -> bool:
         client = await self._ready()

@@ -84,7 +84,7 @@ def test_a_file_that_is_written_while_it_is_sent_ends_the_connection(
 
     def damaging(out: int, file: int, offset: int, count: int) -> int:
         sent = send(out, file, offset, min(count, 65536))
-        with open(f"/proc/self/fd/{file}", "r+b") as damaged:  # noqa: PTH123
+        with open(f"/proc/self/fd/{file}", "r+b") as damaged:
             if cut:
                 damaged.truncate(100_000)
             damaged.write(os.urandom(8))

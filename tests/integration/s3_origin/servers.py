@@ -21,6 +21,7 @@ from typing import Any
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.metrics import Metrics
 from cachesvc.origin.budget import RetryBudget
+from cachesvc.origin.probe import Heard
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from tests.sinks import BufferSink
 
@@ -139,10 +140,10 @@ def answer_status(status: int, code: str, connected: socket.socket) -> bool:
 
 @asynccontextmanager
 async def opened(
-    url: str | None, budget: RetryBudget | None = None, **settings: Any
+    url: str | None, budget: RetryBudget | None = None, heard: Heard | None = None, **settings: Any
 ) -> AsyncIterator[tuple[S3Origin, Metrics]]:
     metrics = Metrics()
-    origin = S3Origin(S3Settings(endpoint_url=url, **settings), metrics, budget)
+    origin = S3Origin(S3Settings(endpoint_url=url, **settings), metrics, budget, heard)
     try:
         yield origin, metrics
     finally:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sidecar.place import LONG, Place, sidecars, uri
+from tests.integration.gateway.gate import ask
+from tests.integration.sidecar.place import BUCKET, LONG, Place, sidecars, uri
 from tests.support import pattern
 
 pytestmark = pytest.mark.slow
@@ -30,6 +31,18 @@ def test_a_cold_object_costs_one_get_in_all_and_a_hot_one_nothing(place: Place) 
         assert first.sources() == {"peer": len(data), "disk": 69_995}
         assert place.sidecars[0].metric("ring_requests_total") == before
     assert place.asked() == ["GetObject"]
+
+
+def test_a_cold_get_of_its_gateway_costs_one_get_in_all_and_one_head_for_the_fields(
+    place: Place,
+) -> None:
+    data = pattern(100_000, seed=6)
+    place.put("fields", data)
+    status, fields, body = ask(place.doors[0], f"/{BUCKET}/fields")
+    wanted = ask(place.origin.url, f"/{BUCKET}/fields", "HEAD")[1]
+    assert (status, body) == (200, data)
+    assert (fields["etag"], fields["content-type"]) == (wanted["etag"], wanted["content-type"])
+    assert place.asked() == ["GetObject", "HeadObject", "HeadObject"], "the last is the test's own"
 
 
 def test_the_bytes_come_from_the_ring_and_are_counted_as_such(place: Place) -> None:

@@ -41,6 +41,25 @@ def test_an_answer_that_was_asked_for_earlier_does_not_replace_a_later_one() -> 
     assert ("x-amz-meta-a", "new") in (table.of(Checked(VERSION, 5.5)) or ())
 
 
+def test_what_was_heard_without_asking_for_checksums_is_not_for_those_who_need_them() -> None:
+    told, unasked = HEADERS | {"x-amz-checksum-crc32": "whole"}, {"x-amz-checksum-crc32": "part"}
+    checked, sums = Checked(VERSION, 5.0), ("x-amz-checksum-crc32", "whole")
+    table = FieldTable()
+    table.hear(VERSION, HEADERS | unasked, 5.0, False)
+    assert dict(table.of(checked) or ()) == {"content-type": "text/plain", "x-amz-meta-a": "b"}
+    assert table.of(checked, checksums=True) is None
+    table.hear(VERSION, told, 5.0)
+    assert sums in (table.of(checked, checksums=True) or ())
+    assert sums in (table.of(checked) or ())
+    table.hear(VERSION, HEADERS | unasked, 5.0, False)
+    assert sums in (table.of(checked, checksums=True) or ()), (
+        "of the same age, the fuller one stays"
+    )
+    table.hear(VERSION, HEADERS | unasked, 6.0, False)
+    assert table.of(checked, checksums=True) is None
+    assert sums not in (table.of(checked) or ())
+
+
 def test_the_table_is_bounded_and_the_oldest_leave_first() -> None:
     table = FieldTable(max_entry_count=3, max_table_bytes=1 << 20)
     for number in range(10):
