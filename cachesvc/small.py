@@ -34,7 +34,7 @@ from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
-from cachesvc.core.types import Geometry
+from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
 from cachesvc.pins import Pin
 from cachesvc.store import Store
@@ -46,6 +46,7 @@ MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 _SUMS_BYTES = 300  # of memory that the checksums of one page's parts take
 Hit = Callable[[BlockRef, int, int], None]
+_Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
 
 
 @dataclass(slots=True)
@@ -80,7 +81,8 @@ class _Known:
 class SmallReads:
     """The small reads of one node. Any thread may call.
 
-    checked_page: a page of a pinned block, None if it fails its check. hit: told of every answer:
+    checked_page: a page of a pinned block, None if it fails its check, or, where one is not to
+    wait, if it is not in memory. hit: told of every answer:
     the block, and from which of its bytes to which.
     """
 
@@ -88,7 +90,7 @@ class SmallReads:
         self,
         store: Store,
         geometry: Geometry,
-        checked_page: Callable[[Pin, int], bytes | None],
+        checked_page: Callable[[Pin, int, bool], bytes | None],
         hit: Hit,
         max_kept_bytes: int = MAX_KEPT_BYTES,
         max_known_bytes: int = MAX_KNOWN_BYTES,
@@ -101,7 +103,7 @@ class SmallReads:
         self._max_kept_bytes = max_kept_bytes
         self._max_known_bytes = max_known_bytes
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
-        self._known: OrderedDict[tuple[bytes, int], _Known] = OrderedDict()
+        self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = Lock()
         self.kept_bytes = 0
         self.known_bytes = 0
@@ -124,6 +126,25 @@ class SmallReads:
             self._keep(request, made)
         self._hit(made.block, made.start, made.end)
         return made.frame
+
+    def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
+        """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
+        himself; None: they lie in more than one page, or a disk would have to be waited for.
+        """
+        page_bytes, block_bytes = self._geometry.page_bytes, self._geometry.block_bytes
+        if start >= end or start // page_bytes != (end - 1) // page_bytes:
+            return None
+        index = start // block_bytes
+        key = version, index
+        known = self._known.get(key)
+        if known is None:
+            block = BlockRef(version, index, self._geometry)
+            known = _Known(block, b"", 2 * len(version.name.key) + _ENTRY_BYTES)
+        first, beyond = start - index * block_bytes, end - index * block_bytes
+        body, _ = self._checked(key, known, first, beyond, wait=False)
+        if body is not None:
+            self._hit(known.block, first, beyond)
+        return body
 
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
@@ -149,17 +170,23 @@ class SmallReads:
             return None
         block_start = index * self._geometry.block_bytes
         first, beyond = start - block_start, end - block_start
-        body = self._of_parts(known, first, beyond)
-        file = known.file
-        if body is None or file is None or not self._store.touch(known.block.id, file):
-            body, file = self._of_page(key, known, first, beyond)
-            if body is None or file is None:
-                return None
+        body, file = self._checked(key, known, first, beyond, wait=True)
+        if body is None or file is None:
+            return None
         before, after = lone.answer_around(known.beginning, start, end - start, 8, epoch)
         frame = b"".join((before, checksum(body), after, body))
         return _Kept(frame, known.block, first, beyond, file, epoch)
 
-    def _of_parts(self, known: _Known, start: int, end: int) -> bytes | None:
+    def _checked(
+        self, key: _Key, known: _Known, start: int, end: int, *, wait: bool
+    ) -> tuple[bytes | None, BlockFile | None]:
+        """Bytes `[start, end)` of a block, and the file that they are of; None: not to be had."""
+        body, file = self._of_parts(known, start, end, wait=wait), known.file
+        if body is None or file is None or not self._store.touch(known.block.id, file):
+            return self._of_page(key, known, start, end, wait=wait)
+        return body, file
+
+    def _of_parts(self, known: _Known, start: int, end: int, *, wait: bool) -> bytes | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone."""
         page_bytes, part_bytes = self._geometry.page_bytes, self._part_bytes
         page, offset = divmod(start, page_bytes)
@@ -171,7 +198,7 @@ class SmallReads:
         parts_end = read_start + -(-(end - read_start) // part_bytes) * part_bytes
         read_end = min(parts_end, (page + 1) * page_bytes, known.block.length_bytes)
         try:
-            data = file.pread(read_end - read_start, read_start)
+            data = file.pread(read_end - read_start, read_start, wait=wait)
         except OSError:
             return None  # closed meanwhile, or broken: whoever pins it will know
         if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
@@ -179,17 +206,19 @@ class SmallReads:
         return data[start - read_start : end - read_start]
 
     def _of_page(
-        self, key: tuple[bytes, int], known: _Known, start: int, end: int
+        self, key: _Key, known: _Known, start: int, end: int, *, wait: bool
     ) -> tuple[bytes | None, BlockFile | None]:
         """Bytes of a block, the page that they lie in read and checked as a whole, and the file;
         None: the page is not here, or not right.
         """
         page, first = divmod(start, self._geometry.page_bytes)
+        if not wait and self._store.at_hand(known.block) is None:
+            return None, None
         pin = self._store.hold(known.block)
         if pin is None:
             return None, None
         try:
-            data = self._checked_page(pin, page) if pin.present >> page & 1 else None
+            data = self._checked_page(pin, page, wait) if pin.present >> page & 1 else None
             file = pin.held.file
             if data is None or not self._store.touch(known.block.id, file):
                 return None, None
@@ -212,9 +241,7 @@ class SmallReads:
         # the identity stands in the key, and unpacked
         return _Known(block, beginning, 2 * len(identity) + _ENTRY_BYTES)
 
-    def _know(
-        self, key: tuple[bytes, int], known: _Known, file: BlockFile, page: int, sums: bytes
-    ) -> None:
+    def _know(self, key: _Key, known: _Known, file: BlockFile, page: int, sums: bytes) -> None:
         """Remember a block that is here, and the checksums of a page that was right."""
         with self._lock:
             before_bytes = known.size_bytes if key in self._known else 0

@@ -169,7 +169,7 @@ class Connection(RequestHandler):
         """It is over; error: before its end."""
         if error is not None and not isinstance(error, CacheError | OSError):
             log.error("a hit broke", why=repr(error))
-        elif error is not None:
+        elif error is not None and not isinstance(error, BrokenPipeError | ConnectionResetError):
             log.info("a connection ended in mid-answer", why=str(error))
         hit, self._hit = self._hit, None
         outlet, self._outlet = self._outlet, None

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 
+import structlog
+
 from cachesvc.answer import Answer
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
@@ -29,18 +31,19 @@ from cachesvc.gateway.target import Target, parse_target
 from cachesvc.reader import Reader
 
 MAX_BYTES = 64 << 20  # of one answer: all its blocks are looked up, and pinned, at once
+log = structlog.get_logger(__name__)
 _REASONS = {200: "OK", 206: "Partial Content"}
 
 
 @dataclass(slots=True)
 class Hit:
-    """An answer that is there. head: its bytes. body: None: nothing follows."""
+    """An answer that is there. head: its bytes, a small body among them. body: what follows."""
 
     operation: str
     status: int
     head: bytes
     version: ObjectVersion
-    body: Answer | None
+    body: Answer | None = None
 
 
 class Hits:
@@ -67,6 +70,9 @@ class Hits:
             return self._find(request)
         except S3Error:
             return None  # which is made again, and told, on the common way
+        except Exception:
+            log.exception("a hit could not be looked up", target=request.target)
+            return None
 
     def _find(self, request: Plain) -> Hit | None:
         target = _target(request.target, request.headers["Host"], self._domain)
@@ -85,14 +91,20 @@ class Hits:
         wanted_bytes = head.body
         if wanted_bytes is None:
             return None
-        body = None
+        hit = Hit(wanted.name, head.status, self._encoded(head, wanted_bytes), found.version)
         if request.method == "GET" and wanted_bytes.length_bytes:
-            if wanted_bytes.length_bytes > MAX_BYTES:
-                return None
-            body = self._reader.hit(_request(found.version, wanted_bytes), wait=False)
-            if body is None:
-                return None
-        return Hit(wanted.name, head.status, self._encoded(head, wanted_bytes), found.version, body)
+            return self._with_bytes(hit, wanted_bytes)
+        return hit
+
+    def _with_bytes(self, hit: Hit, wanted: ByteRange) -> Hit | None:
+        if wanted.length_bytes > MAX_BYTES:
+            return None
+        small = self._reader.small.body(hit.version, wanted.start, wanted.end)
+        if small is not None:
+            hit.head += small
+            return hit
+        hit.body = self._reader.hit(_request(hit.version, wanted), wait=False)
+        return None if hit.body is None else hit
 
     def _encoded(self, head: Head, body: ByteRange) -> bytes:
         """The head as it is sent."""

@@ -17,16 +17,8 @@ _REQUEST = re.compile(
     rb"((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n"
 )
 MAX_BYTES = 8 << 10
-# Fields that say more of a request than what it wants.
-_OTHERS = (
-    "connection",
-    "content-length",
-    "expect",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-)
+# Fields that say more of a request than what it wants; so does Connection, mostly.
+_OTHERS = frozenset({"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +38,11 @@ def plain(data: bytes) -> Plain | None:
     method, target, block = match.groups()
     lines = block.decode("ascii").split("\r\n")
     lines.pop()
-    headers = CIMultiDict(
-        (name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)
-    )
-    if "host" not in headers or len(set(map(str.lower, headers))) < len(lines):
+    pairs = [line.split(":", 1) for line in lines]
+    headers = CIMultiDict((name, value.strip(" \t")) for name, value in pairs)
+    names = {name.lower() for name, _ in pairs}
+    if len(names) < len(pairs) or "host" not in names or not _OTHERS.isdisjoint(names):
         return None
-    for name in _OTHERS:
-        if name in headers and (name, headers[name].lower()) != ("connection", "keep-alive"):
-            return None
+    if headers.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
     return Plain(method.decode("ascii"), target.decode("ascii"), headers)

@@ -85,7 +85,7 @@ class Gateway:
             self.handle,
             hits,
             sending,
-            lambda operation, code: metrics.s3_requests.labels(operation, code).inc(),
+            self._count,
             lambda: self._active_count + len(self._web.busy) < MAX_REQUEST_COUNT,
             keep_idle_s=_KEEP_IDLE_S,
             handler_cancellation=True,
@@ -149,10 +149,13 @@ class Gateway:
             response = self._refusal(request, defect, request_id)
         except asyncio.CancelledError:  # perhaps right behind the last byte
             code = "sent" if request.writer.output_size else "gone"
-            self._metrics.s3_requests.labels(operation, code).inc()
+            self._count(operation, code)
             raise
-        self._metrics.s3_requests.labels(operation, str(response.status)).inc()
+        self._count(operation, str(response.status))
         return response
+
+    def _count(self, operation: str, code: str) -> None:
+        self._metrics.s3_requests.labels(operation, code).inc()
 
     async def _answer(
         self,
