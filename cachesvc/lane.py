@@ -39,6 +39,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.passing import Files
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
+from cachesvc.small import SmallAnswer
 from cachesvc.unix import Door
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
@@ -157,9 +158,12 @@ class LaneServer:
         else:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
-    def at_once(self, request: bytes) -> bytes | None:
-        """The whole answer, if this is the whole frame of a small hot read; else None."""
+    def at_once(self, request: bytes) -> SmallAnswer | None:
+        """The answer, if this is the whole frame of a small hot read; else None."""
         return None if self._draining else self._reader.small.answer(request, self._cluster.epoch)
+
+    def sent_at_once(self, answer: SmallAnswer) -> None:
+        self._reader.small.sent(answer)
 
     def refuse(self, connection: Connection, error: CacheError) -> None:
         log.info("connection refused", why=str(error))

@@ -31,6 +31,7 @@ from cachesvc.core.errors import CacheError, NodeUnavailable
 from cachesvc.disk.base import FILE_ERRORS
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
+from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, RequestDecoder
 
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
@@ -42,6 +43,7 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEP
 # cache when it leaves (docs/decisions/0009-short-send-queues.md).
 _UNSENT_BYTES = 128 << 10
 _SAME_HOST_BUFFER_BYTES = 1 << 20
+SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
 _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
@@ -60,10 +62,13 @@ class Handler(Protocol):
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """A whole request. CacheError: the connection is beyond use."""
 
-    def at_once(self, request: bytes) -> bytes | None:
+    def at_once(self, request: bytes) -> SmallAnswer | None:
         """The whole answer to what a greeted client sent, if it is one whole request that can be
         answered by one send; else None, and it is served.
         """
+
+    def sent_at_once(self, answer: SmallAnswer) -> None:
+        """Such an answer was given to the client's socket."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         """Send the rest of such an answer, then be ready for the next request."""
@@ -150,14 +155,20 @@ class LaneThread(Thread):
         while not self._stopping:
             for fd, mask in self._epoll.poll(1.0):
                 try:
-                    self._ready(fd, mask)
-                    self._work()
+                    connection = self._connections.get(fd)
+                    if connection is not None and mask == select.EPOLLIN:  # mostly
+                        self._receive(connection)
+                    else:
+                        self._ready(fd, mask)
+                    if self._inbox:
+                        self._work()
                 except Exception:
                     log.exception("a lane thread stumbled")
                     if fd in self._connections:
                         self.close(self._connections[fd])
             try:
-                self._sweep()
+                if time.monotonic() - self._swept_at >= SWEEP_INTERVAL_S:
+                    self._sweep()
             except Exception:
                 log.exception("a lane thread stumbled over a silent client")
         self._epoll.close()
@@ -192,10 +203,7 @@ class LaneThread(Thread):
 
     def _sweep(self) -> None:
         """Hang up on clients that have stood still for too long while it was their turn."""
-        now = time.monotonic()
-        if now - self._swept_at < 1.0:
-            return
-        self._swept_at = now
+        self._swept_at = now = time.monotonic()
         for connection in list(self._connections.values()):
             limit_s = self._stall_s if connection.greeted else min(HELLO_S, self._stall_s)
             theirs = connection.outgoing or not connection.greeted
@@ -270,7 +278,8 @@ class LaneThread(Thread):
             self.close(connection)
             return
         if connection.at_rest and (answer := self._handler.at_once(data)) is not None:
-            self._send_at_once(connection, answer)
+            self._send_at_once(connection, answer.frame)
+            self._handler.sent_at_once(answer)
             return
         connection.decoder.feed(data)
         self.advance(connection)

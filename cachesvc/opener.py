@@ -70,15 +70,18 @@ class Opener:
                 return opened.trailer.present
             return None if stock.recovering or stock.home(block_id) is not None else 0
 
-    def touch(self, block_id: bytes, file: BlockFile) -> bool:
-        """Tell the eviction policy of a hit, if this is the file that is open for the block."""
+    def has_open(self, block_id: bytes, file: BlockFile) -> bool:
+        """Whether this is the file that is open for the block."""
+        opened = self._open_blocks.get(block_id)
+        return opened is not None and opened.file is file
+
+    def touch(self, block_id: bytes) -> None:
+        """Tell the eviction policy of a hit on a block, if its file is open."""
         with self._stock.lock:
             opened = self._open_blocks.get(block_id)
-            if opened is None or opened.file is not file:
-                return False
-            opened.device.touch(block_id)
-            self._open_blocks.used(block_id)
-            return True
+            if opened is not None:
+                opened.device.touch(block_id)
+                self._open_blocks.used(block_id)
 
     def _pin_open(self, block_id: bytes, hit: bool) -> Pin | None:
         """Under the lock: a pin on a file that is open already."""

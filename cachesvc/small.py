@@ -11,7 +11,7 @@ Rules
 - What is kept was checked when it was made, and rests on the block file that was open then, as do
   the checksums of parts. Both are good only while the store still has that very file open for the
   block: eviction, a failed check, a lost device and a file closed for want of descriptors all end
-  it. It is counted, and eviction policy and readahead told, like any hit.
+  it. It is counted, and eviction policy and readahead told, like any hit, but behind its sending.
 - Parts are read without a pin: should the file be closed meanwhile, the read fails, or its bytes do
   not match, and the page is pinned and checked as a whole.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
@@ -50,13 +50,15 @@ _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the bl
 
 
 @dataclass(slots=True)
-class _Kept:
-    """An answer, `[start, end)` of which block it is, and the file that it rests on. used: asked
-    for again since it was last looked at for eviction.
+class SmallAnswer:
+    """The whole frames of a request and its answer, which is `[start, end)` of a block, and the
+    file that it rests on. used: asked for again since it was last looked at for eviction.
     """
 
+    request: bytes
     frame: bytes
     block: BlockRef
+    id: bytes
     start: int
     end: int
     file: BlockFile
@@ -102,30 +104,32 @@ class SmallReads:
         self._hit = hit
         self._max_kept_bytes = max_kept_bytes
         self._max_known_bytes = max_known_bytes
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, SmallAnswer] = OrderedDict()
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = Lock()
         self.kept_bytes = 0
         self.known_bytes = 0
 
-    def answer(self, request: bytes, epoch: int) -> bytes | None:
-        """The whole answer to the whole frame of a request, or None: it must go the common way.
+    def answer(self, request: bytes, epoch: int) -> SmallAnswer | None:
+        """The answer to the whole frame of a request, of which `sent` is to be told; or None: it
+        must go the common way.
 
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
         kept = self._kept.get(request)
-        if kept is not None and kept.epoch == epoch and self._store.touch(kept.block.id, kept.file):
-            kept.used = True
-            self._hit(kept.block, kept.start, kept.end)
-            return kept.frame
+        if kept is not None and kept.epoch == epoch and self._store.has_open(kept.id, kept.file):
+            return kept
         wanted = lone.split_read(request)
-        made = None if wanted is None else self._made(*wanted, epoch)
-        if made is None:
-            return None
-        if made.end - made.start <= SMALL_BODY_BYTES:
-            self._keep(request, made)
-        self._hit(made.block, made.start, made.end)
-        return made.frame
+        return None if wanted is None else self._made(request, *wanted, epoch)
+
+    def sent(self, answer: SmallAnswer) -> None:
+        """It was a hit: who counts is told, now that nobody waits for it, and it is kept."""
+        self._store.touch(answer.id)
+        self._hit(answer.block, answer.start, answer.end)
+        if answer.size_bytes:
+            answer.used = True
+        elif answer.end - answer.start <= SMALL_BODY_BYTES:
+            self._keep(answer)
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
@@ -143,6 +147,7 @@ class SmallReads:
         first, beyond = start - index * block_bytes, end - index * block_bytes
         body, _ = self._checked(key, known, first, beyond, wait=False)
         if body is not None:
+            self._store.touch(known.block.id)
             self._hit(known.block, first, beyond)
         return body
 
@@ -159,7 +164,9 @@ class SmallReads:
                     del self._known[key]
                     self.known_bytes -= known.size_bytes
 
-    def _made(self, identity: bytes, start: int, end: int, epoch: int) -> _Kept | None:
+    def _made(
+        self, request: bytes, identity: bytes, start: int, end: int, epoch: int
+    ) -> SmallAnswer | None:
         page_bytes = self._geometry.page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
@@ -175,14 +182,14 @@ class SmallReads:
             return None
         before, after = lone.answer_around(known.beginning, start, end - start, 8, epoch)
         frame = b"".join((before, checksum(body), after, body))
-        return _Kept(frame, known.block, first, beyond, file, epoch)
+        return SmallAnswer(request, frame, known.block, known.block.id, first, beyond, file, epoch)
 
     def _checked(
         self, key: _Key, known: _Known, start: int, end: int, *, wait: bool
     ) -> tuple[bytes | None, BlockFile | None]:
         """Bytes `[start, end)` of a block, and the file that they are of; None: not to be had."""
         body, file = self._of_parts(known, start, end, wait=wait), known.file
-        if body is None or file is None or not self._store.touch(known.block.id, file):
+        if body is None or file is None or not self._store.has_open(known.block.id, file):
             return self._of_page(key, known, start, end, wait=wait)
         return body, file
 
@@ -220,7 +227,7 @@ class SmallReads:
         try:
             data = self._checked_page(pin, page, wait) if pin.present >> page & 1 else None
             file = pin.held.file
-            if data is None or not self._store.touch(known.block.id, file):
+            if data is None or not self._store.has_open(known.block.id, file):
                 return None, None
         finally:
             pin.close()
@@ -258,7 +265,8 @@ class SmallReads:
                 _, oldest = self._known.popitem(last=False)
                 self.known_bytes -= oldest.size_bytes
 
-    def _keep(self, request: bytes, made: _Kept) -> None:
+    def _keep(self, made: SmallAnswer) -> None:
+        request = made.request
         made.size_bytes = len(request) + len(made.frame) + _ENTRY_BYTES
         with self._lock:
             old = self._kept.pop(request, None)

@@ -86,11 +86,15 @@ class Store:
         """Like `pin`, for one who reads what was just filled: the eviction policy is not told."""
         return self._opener.pin(block.id, hit=False)
 
-    def touch(self, block_id: bytes, file: BlockFile) -> bool:
-        """Tell the eviction policy of a hit on a block whose pin had this file; whether the file is
-        still the one that is open for the block.
+    def has_open(self, block_id: bytes, file: BlockFile) -> bool:
+        """Whether the file of a pin on the block is still the one that is open for it. Takes no
+        lock.
         """
-        return self._opener.touch(block_id, file)
+        return self._opener.has_open(block_id, file)
+
+    def touch(self, block_id: bytes) -> None:
+        """Tell the eviction policy of a hit on a block, if its file is open."""
+        self._opener.touch(block_id)
 
     def present(self, block: BlockRef) -> int:
         """A look, of which nobody is told: the bitmap of the block's pages that are here. Opens

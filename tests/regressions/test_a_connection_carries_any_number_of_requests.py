@@ -13,6 +13,7 @@ import threading
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import MAX_UNREAD_BYTES, Connection, LaneThread
 from cachesvc.pins import Pin
+from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, encode
 
 HEADER = b"x" * 1000
@@ -40,8 +41,11 @@ class Later:
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError
 
-    def at_once(self, request: bytes) -> bytes | None:
+    def at_once(self, request: bytes) -> SmallAnswer | None:
         return None
+
+    def sent_at_once(self, answer: SmallAnswer) -> None:
+        """Nothing was."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         raise AssertionError

@@ -12,6 +12,7 @@ import pytest
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import HELLO_S, Connection, LaneThread
 from cachesvc.pins import Pin
+from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, encode
 from tests.support import PATIENCE_S, Clock, until
 
@@ -28,8 +29,11 @@ class BrokenHandler:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         connection.thread.send(connection, [memoryview(header)], lambda _: None)
 
-    def at_once(self, request: bytes) -> bytes | None:
+    def at_once(self, request: bytes) -> SmallAnswer | None:
         return None
+
+    def sent_at_once(self, answer: SmallAnswer) -> None:
+        """Nothing was."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         raise AssertionError("nothing is answered at once")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import Geometry, ObjectVersion
+from cachesvc.small import SmallReads
 from tests.support import GEOMETRY, NAME, Rig, pattern, received
 
 DATA = pattern(5 * GEOMETRY.block_bytes + 200)
@@ -56,3 +57,12 @@ async def hit(rig: Rig, request: ReadRequest) -> bytes | None:
         return None
     page_bytes = rig.reader.geometry.page_bytes
     return b"".join(data for _, data in await received(answer, page_bytes))
+
+
+def answered(small: SmallReads, request: bytes, epoch: int) -> bytes | None:
+    """The frame of a small answer, as a lane has it and sends it."""
+    answer = small.answer(request, epoch)
+    if answer is None:
+        return None
+    small.sent(answer)
+    return answer.frame

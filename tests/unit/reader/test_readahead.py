@@ -14,6 +14,7 @@ from cachesvc.disk.memory import MemoryDisk
 from cachesvc.origin.memory import Fault
 from cachesvc.wire import lone
 from tests.support import GEOMETRY, NAME, Rig, open_rig, pattern, read_of, run, soon
+from tests.unit.reader.sample import answered
 
 BLOCK = GEOMETRY.block_bytes
 DATA = pattern(24 * BLOCK + 200)
@@ -154,7 +155,7 @@ def test_reads_in_order_that_become_small_are_still_read_ahead_for() -> None:
             await settled(rig)
             for start in range(2 * BLOCK, END, 64):
                 request = lone.pack_read(identity, start, min(END, start + 64), 0)
-                assert rig.reader.small.answer(request, 0) is not None, f"byte {start}"
+                assert answered(rig.reader.small, request, 0) is not None, f"byte {start}"
                 await asyncio.sleep(0)
                 await settled(rig)
             assert rig.origin.landed_bytes == END

@@ -14,7 +14,7 @@ from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
 from cachesvc.wire.varint import pack_varint
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
-from tests.unit.reader.sample import DATA, END, RANGES, expected, fill
+from tests.unit.reader.sample import DATA, END, RANGES, answered, expected, fill
 
 PAGE_BYTES = GEOMETRY.page_bytes
 EPOCH = 77
@@ -25,7 +25,7 @@ def request_of(version: ObjectVersion | None, *ranges: tuple[int, int | None]) -
 
 
 def small(rig: Rig, version: ObjectVersion | None, *ranges: tuple[int, int | None]) -> bytes | None:
-    return rig.reader.small.answer(request_of(version, *ranges), EPOCH)
+    return answered(rig.reader.small, request_of(version, *ranges), EPOCH)
 
 
 def by_hit(rig: Rig, version: ObjectVersion, wanted: tuple[int, int | None]) -> bytes:
@@ -75,10 +75,10 @@ def test_what_is_not_a_stored_range_of_a_named_version_goes_the_common_way() -> 
             assert small(rig, other, (0, 9)) is None
             whole = request_of(version, (0, 9))
             for cut in range(len(whole)):
-                assert rig.reader.small.answer(whole[:cut], EPOCH) is None
-            assert rig.reader.small.answer(whole + whole, EPOCH) is None
+                assert answered(rig.reader.small, whole[:cut], EPOCH) is None
+            assert answered(rig.reader.small, whole + whole, EPOCH) is None
             assert rig.count("requests_total", op="read", result="hit") == 0
-            assert rig.reader.small.answer(whole, EPOCH) is not None
+            assert answered(rig.reader.small, whole, EPOCH) is not None
 
     run(body)
 
@@ -166,7 +166,7 @@ def test_the_epoch_told_is_the_present_one() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
             request = request_of(version, (5, 55))
-            answers = [rig.reader.small.answer(request, epoch) for epoch in (1, 2, 0, 2)]
+            answers = [answered(rig.reader.small, request, epoch) for epoch in (1, 2, 0, 2)]
             assert answers[1] == answers[3]
             assert len({*answers}) == 3
             for answer, epoch in zip(answers, (1, 2, 0, 2), strict=True):
@@ -188,12 +188,12 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
                 rig.store, GEOMETRY, reader._checked_page, reader._hit_small, max_kept_bytes=limit
             )
             hot = request_of(version, (0, 100))
-            first = table.answer(hot, EPOCH)
+            first = answered(table, hot, EPOCH)
             for number in range(1000):
                 start = number % 1000 + number // 1000
                 end = min(start + 1 + number % 90, (start // PAGE_BYTES + 1) * PAGE_BYTES)
-                assert table.answer(request_of(version, (start, end)), EPOCH) is not None
-                assert table.answer(hot, EPOCH) is first
+                assert answered(table, request_of(version, (start, end)), EPOCH) is not None
+                assert answered(table, hot, EPOCH) is first
                 held = sum(
                     len(request) + len(kept.frame) + _ENTRY_BYTES
                     for request, kept in table._kept.items()
@@ -222,18 +222,18 @@ def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
             version = await fill(rig)
             other = ObjectVersion(NAME, '"other"', END)
             table = rig.reader.small
-            assert table.answer(padded(version, 1, 500), EPOCH) is not None
-            assert table.answer(padded(version, 1, 2 * MAX_IDENTITY_BYTES), EPOCH) is None
+            assert answered(table, padded(version, 1, 500), EPOCH) is not None
+            assert answered(table, padded(version, 1, 2 * MAX_IDENTITY_BYTES), EPOCH) is None
             known = len(table._known)
             for start in range(50):
-                assert table.answer(padded(other, start + 1, 500), EPOCH) is None
+                assert answered(table, padded(other, start + 1, 500), EPOCH) is None
             assert len(table._known) == known == 1, "what is not here is not remembered"
             limit = 20 * (MAX_IDENTITY_BYTES + _ENTRY_BYTES)
             table = SmallReads(
                 rig.store, GEOMETRY, rig.reader._checked_page, rig.reader._hit_small, limit, limit
             )
             for start in range(1, 500):
-                assert table.answer(padded(version, start, 1000), EPOCH) is not None
+                assert answered(table, padded(version, start, 1000), EPOCH) is not None
                 held = sum(
                     2 * len(identity) + _ENTRY_BYTES + _SUMS_BYTES * len(known.sums)
                     for (identity, _), known in table._known.items()

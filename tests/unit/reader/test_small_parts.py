@@ -11,7 +11,7 @@ from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.small import _ENTRY_BYTES, _SUMS_BYTES, SmallReads
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
-from tests.unit.reader.sample import DATA, END, expected, fill
+from tests.unit.reader.sample import DATA, END, answered, expected, fill
 from tests.unit.reader.test_small import EPOCH, by_hit, request_of, small
 
 PAGE = GEOMETRY.page_bytes
@@ -194,7 +194,7 @@ def test_checksums_of_parts_take_no_more_than_their_bytes() -> None:
             most = 0
             for start in [*range(0, END, PAGE), *range(0, END, PAGE // 2)]:
                 request = request_of(version, (start, start + 1))
-                assert body_of(table.answer(request, EPOCH)) == DATA[start : start + 1]
+                assert body_of(answered(table, request, EPOCH)) == DATA[start : start + 1]
                 held = sum(
                     2 * len(identity) + _ENTRY_BYTES + _SUMS_BYTES * len(known.sums)
                     for (identity, _), known in table._known.items()
