@@ -10,6 +10,9 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13,\
 N ?= 5000
 BUILD := build
 
+# every node that a test starts would compile the program anew: 0.25 s each
+unexport PYTHONDONTWRITEBYTECODE
+
 PROTOS := proto/cachesvc/wire/v1/cache.proto proto/cachesvc/wire/v1/cluster.proto
 STUBS := cachesvc/wire/v1
 SUITES := unit property conformance sim fuzz integration \

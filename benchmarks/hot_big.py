@@ -14,7 +14,16 @@ from pathlib import Path
 
 from benchmarks.catalog import ARRAY, SYSTEMS, System
 from benchmarks.job import MIB, Job
-from benchmarks.measure import Bench, Case, Outcome, addresses, run_case, scratch, usable
+from benchmarks.measure import (
+    Bench,
+    Case,
+    Outcome,
+    addresses,
+    run_apart,
+    run_case,
+    scratch,
+    usable,
+)
 from benchmarks.objects import HOT_SERVERS, hot_objects
 from benchmarks.peers import Servers
 
@@ -47,8 +56,9 @@ def run(bench: Bench, work: Path) -> Outcome:
 
             return Case(name, jobs)
 
-        for at_once in (1, 4) if bench.quick else (1, 4, 16):
-            run_case(bench, outcome, servers, systems, case(case_name(at_once), at_once))
+        counts = (1, 4) if bench.quick else (1, 4, 16)
+        cases = [case(case_name(at_once), at_once) for at_once in counts]
+        run_apart(bench, outcome, servers, systems, cases)
         if (lacking := bench.environment.lacking(["numpy"])) is not None:
             outcome.skipped["all that add up"] = lacking
             return outcome

@@ -223,6 +223,19 @@ def run_case(
     run_cases(bench, outcome, servers, systems, [case])
 
 
+def run_apart(
+    bench: Bench, outcome: Outcome, servers: Servers, systems: list[System], cases: Sequence[Case]
+) -> None:
+    """Measure the systems case after case, by other reading processes each; but by the same ones
+    where it is only asked whether they run.
+    """
+    if bench.quick:
+        run_cases(bench, outcome, servers, systems, cases)
+        return
+    for case in cases:
+        run_case(bench, outcome, servers, systems, case)
+
+
 def run_cases(
     bench: Bench, outcome: Outcome, servers: Servers, systems: list[System], cases: Sequence[Case]
 ) -> None:

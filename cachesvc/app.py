@@ -1,5 +1,6 @@
 """The composition root of a node, and of a sidecar, which is one with another origin and no peers.
-With origins.py the only place that names concrete disks and origins.
+With origins.py the only place that names concrete disks and origins. The gateway, and what stands
+under it, is imported by those only that have one.
 
 Story: settings become objects, from the disk up; every port is listened on before the node
 introduces itself to its peers; then it is ready, and takes in what stands on its disks while it
@@ -25,20 +26,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
 from cachesvc.admin import Admin
 from cachesvc.coalescer import Coalescer
-from cachesvc.config import ConfigError, HostConfig, NodeConfig, split_address, unreadable
+from cachesvc.config import ConfigError, HostConfig, NodeConfig, unreadable
+from cachesvc.core.addresses import split_address
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.disk.nvme import NvmeDisk
-from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
-from cachesvc.gateway.auth import KeyFileError, read_keys
-from cachesvc.gateway.fields import FieldTable
-from cachesvc.gateway.server import Gateway
 from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
@@ -51,6 +50,10 @@ from cachesvc.service import GrpcService
 from cachesvc.store import Store
 from cachesvc.unix import Door, SocketFileError, open_door
 from cachesvc.versions import Versions
+
+if TYPE_CHECKING:
+    from cachesvc.gateway.fields import FieldTable
+    from cachesvc.gateway.server import Gateway
 
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
 RECOVER_PAUSE_S = 0.5
@@ -114,7 +117,7 @@ async def open_node(config: HostConfig, exits: AsyncExitStack) -> Node:
     if config.unix is not None:
         door = _enter_door(config.unix, config.unix_group, exits)
 
-    fields = None if config.s3 is None else FieldTable()
+    fields = _field_table(config)
     heard = None if fields is None else fields.hear
     store = _open_store(config, disks, metrics, exits)
     behind = await open_origins(config, me.node_id, cluster.geometry, metrics, heard, exits)
@@ -132,6 +135,8 @@ async def open_node(config: HostConfig, exits: AsyncExitStack) -> Node:
     lane.start(listener, door)
     exits.push_async_callback(lane.stop)
     if config.s3 is not None and fields is not None:
+        from cachesvc.gateway.assembly import GatewaySettings, NodeParts, open_gateway
+
         s3 = behind.s3
         parts = NodeParts(cluster, reader, store, s3, fields, s3.access, metrics, behind.ring)
         settings = GatewaySettings(config.s3_domain, s3_keys)
@@ -196,6 +201,7 @@ async def _serve(config: HostConfig) -> None:
     async with AsyncExitStack() as exits:
         node = await open_node(config, exits)
         gc.freeze()  # what stays is not looked through again and again
+        gc.enable()
         log.info("ready", node=node.cluster.me.node_id, lane=config.lane, grpc=config.grpc)
         print("ready", flush=True)
         await stopped.wait()
@@ -282,9 +288,21 @@ def _node_id(config: HostConfig) -> str:
     return node_id
 
 
+def _field_table(config: HostConfig) -> FieldTable | None:
+    if config.s3 is None:
+        return None
+    from cachesvc.gateway.fields import FieldTable
+
+    return FieldTable()
+
+
 def _s3_keys(config: HostConfig) -> dict[str, str] | None:
+    if config.s3_keys is None:
+        return None
+    from cachesvc.gateway.auth import KeyFileError, read_keys
+
     try:
-        return None if config.s3_keys is None else read_keys(config.s3_keys)
+        return read_keys(config.s3_keys)
     except KeyFileError as error:
         raise ConfigError(f"s3_keys: {error}") from error
 

@@ -3,7 +3,8 @@ client.
 
 Rules: results go to standard output, as text or with `--json` as one JSON document; everything else
 goes to standard error. Exit code 0 only on success, 1 when the work failed, 2 for wrong usage. A
-failure is one line that names what failed, on what, why, and what to do.
+failure is one line that names what failed, on what, why, and what to do. A command imports what it
+runs, and nothing that only others need: a person waits for it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from cachesvc import config, exports, serving
+from cachesvc import exports, serving
+from cachesvc.core.addresses import split_address
 from cachesvc.core.errors import CacheError, InvalidKey, Unauthenticated
 from cachesvc.serving import fail
 
@@ -58,6 +57,8 @@ Uri = Annotated[str, typer.Argument(metavar="s3://BUCKET/KEY")]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as version_of
+
         print(f"cachesvc {version_of('cachesvc')}")
         raise typer.Exit
 
@@ -92,7 +93,7 @@ def devorigin(
     from cachesvc.devorigin import Shape, run
 
     try:
-        host, port = config.split_address(listen)
+        host, port = split_address(listen)
     except ValueError as error:
         fail(f"--listen: {error}", 2)
     latency_ms = _number("--first-byte-ms", first_byte_ms)
@@ -313,6 +314,9 @@ def _state(address: str, token: str | None) -> dict[str, str]:
 
 
 def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title)
     for column in rows[0] if rows else ():
         table.add_column(column)

@@ -12,7 +12,6 @@ core.types.Geometry.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import tomllib
@@ -23,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cachesvc.core.addresses import is_loopback, split_address
 from cachesvc.core.ring import MAX_NODE_ID_CHARS, MAX_WEIGHT
 from cachesvc.core.types import Geometry
 
@@ -37,7 +37,6 @@ _OTHER_VARIABLES = (  # the client's
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgtp]i?)?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PORT = re.compile(r"[0-9]{1,5}")
 _MAX_ORIGIN_GETS = 1024
 _TO_WRITE = {
     "node_id": f"up to {MAX_NODE_ID_CHARS} visible ASCII characters, no spaces",
@@ -111,29 +110,6 @@ def parse_address(value: object) -> object:
     if isinstance(value, str):
         split_address(value)
     return value
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[V6]:PORT` as (host, port).
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, colon, port = address.rpartition(":")
-    if colon and not (_PORT.fullmatch(port) and int(port) <= 65535):
-        raise ValueError(f"{address!r} is no HOST:PORT: a port is a number up to 65535")
-    if not host:
-        raise ValueError(f"{address!r} is no HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach the address."""
-    host = split_address(address)[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def parse_url(value: object) -> object:

@@ -29,6 +29,7 @@ from cachesvc import passing
 from cachesvc.answer import FilePart, Part
 from cachesvc.core.errors import CacheError, NodeUnavailable
 from cachesvc.disk.base import FILE_ERRORS
+from cachesvc.lane_socket import tune
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
 from cachesvc.small import SmallAnswer
@@ -37,12 +38,6 @@ from cachesvc.wire.frame import Kind, RequestDecoder
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
 STALL_S = 60.0  # a client that takes nothing for so long is hung up on
 HELLO_S = 5.0  # who has not said Hello by then is hung up on
-# A client whose host is gone is noticed after 90 s of silence.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-# What waits in the kernel to be sent: enough to keep it busy, little enough to be in a processor's
-# cache when it leaves (docs/decisions/0009-short-send-queues.md).
-_UNSENT_BYTES = 128 << 10
-_SAME_HOST_BUFFER_BYTES = 1 << 20
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
@@ -240,7 +235,7 @@ class LaneThread(Thread):
         sock.setblocking(False)
         connection = Connection(sock, self)
         with contextlib.suppress(OSError):  # it may be gone already
-            _tune(sock)
+            tune(sock)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, connection.mask)
         if self._stopping:
@@ -390,16 +385,3 @@ class LaneThread(Thread):
         elif isinstance(error, passing.Unopened):
             self._handler.broken(error.pin, error)
         self.close(connection)
-
-
-def _tune(sock: socket.socket) -> None:
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SAME_HOST_BUFFER_BYTES)
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE.items():
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-    if sock.getsockname()[0] == sock.getpeername()[0]:  # there is no network to keep full
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SAME_HOST_BUFFER_BYTES)

@@ -17,7 +17,6 @@ from cachesvc.core.types import Geometry
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.origin.probe import Heard
-from cachesvc.origin.ring import RingOrigin, ring_config
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 
@@ -55,6 +54,9 @@ async def open_origins(
         raise ConfigError(f"origin-endpoint: {error}") from error
     if not isinstance(config, SidecarConfig):
         return Origins(s3, s3)
+    # with it comes the client, which no node needs
+    from cachesvc.origin.ring import RingOrigin, ring_config
+
     try:
         reached = ring_config(config.ring, config.read_token(), config.origin_gets, geometry)
     except ValueError as error:

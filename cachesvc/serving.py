@@ -6,13 +6,11 @@ config.py. A failure is one line on standard error: code 2 for a setting, 1 for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-
-from cachesvc import config, logs
 
 NodeId = Annotated[str | None, typer.Option(help="Who this is; else the id kept on its disk.")]
 DataDir = Annotated[list[str] | None, typer.Option(help="Where block files are kept; repeatable.")]
@@ -77,7 +75,7 @@ def node(
     log_level: LogLevel = "info",
 ) -> None:
     """Run a cache node until SIGTERM. Prints `ready` when it can serve."""
-    _serve(config.load, locals())
+    _serve("load", locals())
 
 
 def sidecar(
@@ -109,22 +107,28 @@ def sidecar(
     """Run a sidecar until SIGTERM: a small store on this host; what it misses comes from the ring,
     and from S3 if the ring is gone. Prints `ready` when it can serve.
     """
-    _serve(config.load_sidecar, locals())
+    _serve("load_sidecar", locals())
 
 
-def _serve(
-    load: Callable[[Mapping[str, Any], Path | None], config.HostConfig], given: dict[str, Any]
-) -> None:
-    """Run what the options say. given: the arguments of the command, by name."""
+def _serve(load: str, given: dict[str, Any]) -> None:
+    """Run what the options say. load: by which function of config. given: the arguments of the
+    command, by name.
+
+    Garbage is not looked for before it is ready: nearly all that a start makes stays.
+    """
     log_level, config_file = given.pop("log_level"), given.pop("config_file")
     if log_level not in ("debug", "info", "warning", "error"):
         fail(f"--log-level {log_level}: write debug, info, warning or error", 2)
-    logs.setup(log_level)
-    from cachesvc import app
-
+    gc.disable()
     try:
-        app.run(load(given, config_file))
-    except config.ConfigError as error:
-        fail(str(error), 2)
-    except app.StartError as error:
-        fail(str(error))
+        from cachesvc import app, config, logs
+
+        logs.setup(log_level)
+        try:
+            app.run(getattr(config, load)(given, config_file))
+        except config.ConfigError as error:
+            fail(str(error), 2)
+        except app.StartError as error:
+            fail(str(error))
+    finally:
+        gc.enable()

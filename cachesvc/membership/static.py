@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from cachesvc.config import split_address
+from cachesvc.core.addresses import split_address
 from cachesvc.core.errors import CacheError, ProtocolError
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.greeting import greeting

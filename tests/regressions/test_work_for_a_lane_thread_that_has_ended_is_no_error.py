@@ -11,6 +11,7 @@ import socket
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import Connection, LaneThread
 from cachesvc.pins import Pin
+from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind
 
 
@@ -23,7 +24,10 @@ class Nobody:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         raise AssertionError
 
-    def at_once(self, request: bytes) -> bytes | None:
+    def at_once(self, request: bytes) -> SmallAnswer | None:
+        raise AssertionError
+
+    def sent_at_once(self, answer: SmallAnswer) -> None:
         raise AssertionError
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:

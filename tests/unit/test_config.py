@@ -11,13 +11,12 @@ from cachesvc.config import (
     MIN_CAPACITY_BYTES,
     ConfigError,
     NodeConfig,
-    is_loopback,
     load,
     parse_revalidate,
     parse_size,
     parse_time,
-    split_address,
 )
+from cachesvc.core.addresses import is_loopback, split_address
 
 INF = float("inf")
 

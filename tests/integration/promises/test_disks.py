@@ -25,7 +25,7 @@ def test_a_damaged_block_is_found_refetched_and_never_served(
     content = random_bytes(3 * BLOCK + 12_345)
     origin.put("b", "model", content)
     numbers = random.Random(11)
-    with Cluster(tmp_path, origin.url) as cluster, cluster.client() as client:
+    with Cluster(tmp_path, origin.url, 2) as cluster, cluster.client() as client:
         assert client.read("s3://b/model") == content
         damages: list[Callable[[list[Path]], object]] = [
             lambda files: flip(files, numbers, 3),

@@ -18,7 +18,7 @@ from tests.integration.promises.sample import MIB, gets, random_bytes, read_all
 
 pytestmark = pytest.mark.slow
 
-KILL_COUNT = int(os.environ.get("KILLS", "5"))  # `make soak` asks for more
+KILL_COUNT = int(os.environ.get("KILLS", "3"))  # `make soak` asks for more
 
 
 @pytest.mark.timeout(120 + 30 * KILL_COUNT)
