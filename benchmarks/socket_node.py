@@ -11,7 +11,7 @@ import os
 import socket
 from functools import cache
 
-from cachesvc import cli, lane_thread
+from cachesvc import cli, lane_socket, lane_thread
 from cachesvc.answer import FilePart
 from cachesvc.pins import OpenBlock
 
@@ -19,7 +19,7 @@ from cachesvc.pins import OpenBlock
 def _untuned(sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, lane_thread._UNSENT_BYTES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, lane_socket._UNSENT_BYTES)
 
 
 @cache
@@ -38,9 +38,9 @@ def _push_mapped(out: int, part: FilePart, budget: int) -> int:
 def main() -> None:
     size_bytes = int(os.environ["SEND_BUFFER_BYTES"])
     if size_bytes:
-        lane_thread._SAME_HOST_BUFFER_BYTES = size_bytes
+        lane_socket._SAME_HOST_BUFFER_BYTES = size_bytes
     else:
-        lane_thread._tune = _untuned
+        vars(lane_thread)["tune"] = _untuned
     if os.environ.get("FROM_MAPPING"):
         vars(lane_thread)["LaneThread"]._push_file = staticmethod(_push_mapped)
     cli.main()
