@@ -123,7 +123,9 @@ def node(
 
 
 def cachesvc(*arguments: str, module: str = "cachesvc.cli") -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *arguments)
+    """The command line. PYTHONPATH decides which tree it is of, not the working directory."""
+    safe = ("-P",) if module.startswith("cachesvc.") else ()
+    return (sys.executable, *safe, "-m", module, *arguments)
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
