@@ -42,7 +42,9 @@ STALL_S = 60.0
 _UNSENT_BYTES = 512 << 10  # what waits in the kernel; see docs/decisions/0016
 _TURN_BYTES = 8 << 20  # sent to one client before the others have their turn
 _SHORT_BYTES = 16 << 10  # does not leave alone
-_PATIENCE_MS = 5  # how long a thread waits for a full socket before it leaves that to the loop
+# How long a thread waits for a full socket before it leaves that to the loop: not at all where
+# others wait for the thread, or slow clients would share the few threads.
+_PATIENCE_MS = 5
 
 T = TypeVar("T")
 Broken = Callable[[Pin, OSError], None]
@@ -83,6 +85,11 @@ class SendThreads:
         future = self._executor.submit(work)
         await let_go(future, stop=lambda: None)  # a turn ends by itself, soon
         return future.result()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is work that no thread has time for."""
+        return not self._executor._work_queue.empty()
 
     def buffer(self) -> memoryview:
         """The calling thread's own."""
@@ -240,9 +247,7 @@ class Outlet:
             try:
                 count = piece.push(self._socket, sent)
             except BlockingIOError:
-                poll = select.poll()
-                poll.register(self._socket, select.POLLOUT)
-                if not poll.poll(_PATIENCE_MS):
+                if self._threads.crowded or not self._takes_more():
                     return sent, _Stopped.FULL
             except OSError as error:
                 if piece.pin is None or error.errno not in FILE_ERRORS:
@@ -252,6 +257,11 @@ class Outlet:
             else:
                 sent += count
         return sent, None
+
+    def _takes_more(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(_PATIENCE_MS))
 
 
 def _memory(data: memoryview, *, more: bool) -> _Piece:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from cachesvc.gateway.outlet import SendThreads
+from cachesvc.answer import Segment
+from cachesvc.core.types import Source
+from cachesvc.gateway import outlet
+from cachesvc.gateway.outlet import Outlet, SendThreads
 from tests.support import soon
 
 
@@ -61,3 +67,47 @@ def test_what_the_work_returns_or_raises_is_given_on() -> None:
     threads = SendThreads(1)
     asyncio.run(body())
     threads.close()
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_nobody_waits_for_a_full_socket_while_others_wait_for_the_thread(
+    monkeypatch: pytest.MonkeyPatch, crowded: bool
+) -> None:
+    waits: list[int] = []
+
+    class Poll:
+        def register(self, *_: Any) -> None:
+            """Whatever is waited for."""
+
+        def poll(self, ms: int) -> list[int]:
+            waits.append(ms)
+            return []
+
+    monkeypatch.setattr(outlet, "select", SimpleNamespace(poll=Poll, POLLOUT=4))
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    transport = SimpleNamespace(get_extra_info=lambda _: ours)
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda *_: None)  # it is not TCP
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait()
+
+    threads = SendThreads(1)
+    way_out = Outlet(cast(Any, transport), threads, 65536, lambda *_: None)
+    large = Segment(0, 8 << 20, Source.DISK, parts=[memoryview(bytes(8 << 20))])
+    try:
+        threads.submit(hold)
+        begun.wait()
+        if crowded:
+            threads.submit(go_on.wait)
+        position, stopped = way_out.push(large, 0)
+        assert 0 < position < 8 << 20
+        assert stopped is not None
+        assert bool(waits) != crowded
+    finally:
+        go_on.set()
+        threads.close()
+        way_out.close()
+        ours.close()
+        theirs.close()
