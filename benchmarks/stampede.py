@@ -28,6 +28,7 @@ from benchmarks.peers import Servers
 
 PROCESSES, QUICK_PROCESSES, THREADS = 8, 2, 8
 CASE = "64 clients, one cold object of 32 MiB"
+QUICK_CASE = "16 clients, one cold object of 32 MiB"
 _DIRECT = System("direct, raw HTTP", "http_raw", "origin")
 _CACHES = (LANE_RAW, LANE, GRPC, UNIX, NGINX_CACHE, VARNISH)
 _BASE = "stampede"
@@ -63,5 +64,6 @@ def run(bench: Bench, work: Path) -> Outcome:
             return origin_log.gets(servers.origin, keys[system.name], object_bytes)
 
         systems = usable(bench, outcome, servers, [*systems, _DIRECT])
-        run_case(bench, outcome, servers, systems, Case(CASE, jobs, after))
+        name = QUICK_CASE if bench.quick else CASE
+        run_case(bench, outcome, servers, systems, Case(name, jobs, after))
     return outcome
