@@ -29,7 +29,8 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 GATEWAY = "http://127.0.0.1:7072"  # of the page
 FOLDER = "/tmp/mds"  # of the page
 # A thread of pyarrow that lets go of a Python file, of whatever fsspec file system, while the
-# interpreter ends, aborts the process; so it does not wait for that.
+# interpreter ends, aborts the process; so it does not wait for that; but streaming removes its
+# shared memory then.
 ENDED_AT_ONCE = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
 OPTIONAL = (
     "aiobotocore", "boto3", "dask", "duckdb", "fsspec", "numpy", "obstore", "pandas", "polars",
@@ -120,9 +121,11 @@ def test_the_snippet_runs_and_reads_through_the_cache(
     if "streaming" in needs(snippet) and (why := without_streaming()):
         pytest.skip(why)
     code = snippet.replace(GATEWAY, filled.cached.s3).replace(FOLDER, str(tmp_path / "mds"))
+    if "streaming" not in needs(snippet):
+        code += ENDED_AT_ONCE
     before = filled.asked()
     done = subprocess.run(
-        [sys.executable, "-c", code + ENDED_AT_ONCE],
+        [sys.executable, "-c", code],
         env=environment(filled), capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
