@@ -62,10 +62,14 @@ class Gate:
     ) -> Reply:
         return ask(self.url, target, method, headers, body)
 
-    def connect(self) -> socket.socket:
+    @property
+    def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
         assert parts.hostname is not None
-        return socket.create_connection((parts.hostname, parts.port or 0), timeout=30)
+        return parts.hostname, parts.port or 0
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
 
     def count(self, metric: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"cachesvc_{metric}", labels) or 0.0
