@@ -6,9 +6,10 @@ mends nothing. Closing it proves that no pin, flight, buffer or descriptor is le
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,9 @@ def gateway_over(
     *,
     revalidate_s: float = 3600.0,
     settings: GatewaySettings | None = None,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> Iterator[Gate]:
-    runner = LoopThread()
+    runner = LoopThread(new_loop)
     disk = NvmeDisk(directory)
     metrics = Metrics()
     store = Store([disk], 1 << 30, metrics)
