@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import uvloop
 
 from cachesvc.devorigin import DevOrigin, Fault
 from cachesvc.disk.nvme import NvmeFile
-from cachesvc.gateway import connection, outlet, server
+from cachesvc.gateway import connection, server
 from cachesvc.gateway.connection import Connection
 from cachesvc.gateway.hits import Hit
 from tests.integration.gateway.conftest import DATA
@@ -73,8 +74,12 @@ def stalled(gate: Gate) -> tuple[Raw, Connection]:
     return raw, held
 
 
-def counted(gate: Gate, op: str, code: str) -> float:
-    return gate.count("s3_requests_total", op=op, code=code)
+def _counted(gate: Gate, op: str, code: str, count: int) -> bool:
+    return gate.count("s3_requests_total", op=op, code=code) == count
+
+
+def _more_is_held(held: Connection, before_bytes: int) -> bool:
+    return len(held._held) > before_bytes
 
 
 def on_loop(gate: Gate, work: Callable[[], object]) -> None:
@@ -110,7 +115,7 @@ def test_hits_are_taken_by_the_connection(gate: Gate, taken: list[Hit]) -> None:
         assert raw.answer().body == SMALL[-5:]
     assert len(taken) == 8
     for op, code in (("HeadObject", "200"), ("GetObject", "206")):
-        until(lambda op=op, code=code: counted(gate, op, code) == 2, "they are counted")
+        until(partial(_counted, gate, op, code, 2), "they are counted")
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20, len(REQUEST) - 4, len(REQUEST) - 2, len(REQUEST) - 1])
@@ -193,9 +198,9 @@ def test_what_comes_while_a_hit_is_sent_is_answered_behind_it(gate: Gate, taken:
     raw, held = stalled(gate)
     with raw:
         for request in (REQUEST, wire("/bucket/none"), wire(method="HEAD"), REQUEST[:9]):
-            before = len(held._held)
+            before_bytes = len(held._held)
             raw.send(request)
-            until(lambda before=before: len(held._held) > before, "it is held back")
+            until(partial(_more_is_held, held, before_bytes), "it is held back")
         assert len(taken) == 1
         assert raw.answer().body == DATA
         assert raw.answer().body == SMALL
@@ -222,7 +227,7 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(gate: Gate) -> None:
     with raw:
         pass
     until(lambda: not gate.gateway._web.busy, "it is over")
-    until(lambda: counted(gate, "GetObject", "gone") == 1, "it is counted")
+    until(partial(_counted, gate, "GetObject", "gone", 1), "it is counted")
 
 
 def test_a_client_that_will_ask_no_more_gets_its_answer_whole(gate: Gate) -> None:
@@ -252,7 +257,8 @@ def test_a_hit_that_takes_long_is_no_idle_connection(gate: Gate) -> None:
 def test_a_hit_without_a_descriptor_takes_the_common_way(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dup, refused = os.dup, []
+    dup = os.dup
+    refused: list[int] = []
 
     def full(fd: int) -> int:
         if not refused:
@@ -260,7 +266,7 @@ def test_a_hit_without_a_descriptor_takes_the_common_way(
             raise OSError(errno.EMFILE, "Too many open files")
         return dup(fd)
 
-    monkeypatch.setattr(outlet.os, "dup", full)
+    monkeypatch.setattr(os, "dup", full)
     with Raw(gate) as raw:
         at_rest(gate)
         raw.send(wire())
@@ -320,7 +326,8 @@ def test_what_leaves_the_store_while_it_is_sent_is_sent_whole(gate: Gate) -> Non
 def test_a_disk_that_fails_while_a_hit_is_sent_is_made_up_for(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, failed = NvmeFile.readinto, []
+    read = NvmeFile.readinto
+    failed: list[int] = []
 
     def failing(file: NvmeFile, view: memoryview, offset: int) -> int:
         if len(failed) < 2:
