@@ -32,6 +32,7 @@ from cachesvc.gateway.plain import plain
 from cachesvc.gateway.sending import Sending
 
 MAX_HELD_BYTES = 64 << 10
+_CUT_AGAIN_S = 0.1  # what was with a thread may have become a task
 SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
 
 log = structlog.get_logger(__name__)
@@ -69,10 +70,10 @@ class Connections(Server):
         """Let hits that are being sent end, `grace_s` at most."""
         if self.busy:
             await asyncio.wait(self.busy.values(), timeout=grace_s)
-        for connection in self.busy:
-            connection.cut()
-        if self.busy:
-            await asyncio.wait(self.busy.values())
+        while self.busy:
+            for connection in self.busy:
+                connection.cut()
+            await asyncio.wait(self.busy.values(), timeout=_CUT_AGAIN_S)
 
 
 class Connection(RequestHandler):
@@ -97,8 +98,7 @@ class Connection(RequestHandler):
             return
         if self._at_rest() and (request := plain(data)) is not None:
             hit = self._all.hits.find(request)
-            if hit is not None:
-                self._answer(hit)
+            if hit is not None and self._answer(hit):
                 return
         self._sure = data.endswith(b"\r\n\r\n")
         super().data_received(data)
@@ -116,25 +116,37 @@ class Connection(RequestHandler):
             and self._all.roomy()
         )
 
-    def _answer(self, hit: Hit) -> None:
+    def _process_keepalive(self) -> None:
+        """aiohttp's: it hangs up on who has been idle for long. Who is sent a hit is not."""
+        if self._hit is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._all.keep_idle_s
+        super()._process_keepalive()
+
+    def _answer(self, hit: Hit) -> bool:
+        """Send it; False: there is no descriptor for that, ask the common way."""
         assert self.transport is not None, "at rest"
         self._next_keepalive_close_time = self._loop.time() + self._all.keep_idle_s
         if hit.body is None:
             self.transport.write(hit.head)
             self._all.count(hit.operation, str(hit.status))
-            return
+            return True
         parts = [part for segment in hit.body.segments for part in segment.parts]
         memory = [part for part in parts if not isinstance(part, FilePart)]
         if len(memory) == len(parts) and sum(map(len, memory)) <= SMALL_BYTES:
             self.transport.write(b"".join([hit.head, *memory]))
             hit.body.close()
             self._all.count(hit.operation, str(hit.status))
-            return
+            return True
+        try:
+            self._outlet = self._all.sending.outlet(self.transport)
+        except OSError:
+            hit.body.close()
+            return False
         self._hit = hit
         self._all.busy[self] = self._loop.create_future()
-        self._outlet = self._all.sending.outlet(self.transport)
         self._segments = [_of_memory(hit.head), *hit.body.segments]
         self._all.sending.push(self._outlet, self._segments).add_done_callback(self._hop)
+        return True
 
     def _hop(self, pushed: Future[tuple[int, int]]) -> None:
         """On the sending thread."""
@@ -201,6 +213,8 @@ class Connection(RequestHandler):
         """Hang up on a client that is being sent a hit."""
         if self._outlet is not None:
             self._outlet.cut()
+        if self._task is not None:
+            self._task.cancel()  # it may wait for the origin
 
 
 def _of_memory(data: bytes) -> Segment:

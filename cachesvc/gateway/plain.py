@@ -17,8 +17,21 @@ _REQUEST = re.compile(
     rb"((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n"
 )
 MAX_BYTES = 8 << 10
-# Fields that say more of a request than what it wants; so does Connection, mostly.
-_OTHERS = frozenset({"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
+MAX_FIELD_COUNT = 100  # aiohttp refuses more than 128
+# Fields that say more of a request than what it wants, and one that aiohttp refuses; Connection
+# says more, mostly.
+_OTHERS = frozenset(
+    [
+        "content-length",
+        "expect",
+        "proxy-connection",
+        "sec-websocket-key1",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,8 @@ def plain(data: bytes) -> Plain | None:
     method, target, block = match.groups()
     lines = block.decode("ascii").split("\r\n")
     lines.pop()
+    if len(lines) > MAX_FIELD_COUNT:
+        return None
     pairs = [line.split(":", 1) for line in lines]
     headers = CIMultiDict((name, value.strip(" \t")) for name, value in pairs)
     names = {name.lower() for name, _ in pairs}

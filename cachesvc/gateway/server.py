@@ -86,7 +86,7 @@ class Gateway:
             hits,
             sending,
             self._count,
-            lambda: self._active_count + len(self._web.busy) < MAX_REQUEST_COUNT,
+            self._roomy,
             keep_idle_s=_KEEP_IDLE_S,
             handler_cancellation=True,
             access_log=None,
@@ -121,7 +121,7 @@ class Gateway:
         request_id = secrets.token_hex(8).upper()
         operation = "unknown"
         try:
-            if self._active_count >= MAX_REQUEST_COUNT:
+            if not self._roomy():
                 raise slow_down(f"{MAX_REQUEST_COUNT} requests are under way")
             self._active_count += 1
             try:
@@ -153,6 +153,10 @@ class Gateway:
             raise
         self._count(operation, str(response.status))
         return response
+
+    def _roomy(self) -> bool:
+        """Whether one request more may be under way."""
+        return self._active_count + len(self._web.busy) < MAX_REQUEST_COUNT
 
     def _count(self, operation: str, code: str) -> None:
         self._metrics.s3_requests.labels(operation, code).inc()

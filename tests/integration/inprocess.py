@@ -49,8 +49,10 @@ T = TypeVar("T")
 class LoopThread:
     """An event loop in a thread of its own."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(
+        self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    ) -> None:
+        self.loop = new_loop()
         self.complaints: list[str] = []
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(str(context)))
         self._thread = Thread(target=self.loop.run_forever)

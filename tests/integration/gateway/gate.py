@@ -6,9 +6,10 @@ mends nothing. Closing it proves that no pin, flight, buffer or descriptor is le
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,14 @@ class Gate:
     ) -> Reply:
         return ask(self.url, target, method, headers, body)
 
-    def connect(self) -> socket.socket:
+    @property
+    def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
         assert parts.hostname is not None
-        return socket.create_connection((parts.hostname, parts.port or 0), timeout=30)
+        return parts.hostname, parts.port or 0
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
 
     def count(self, metric: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"cachesvc_{metric}", labels) or 0.0
@@ -110,8 +115,9 @@ def gateway_over(
     *,
     revalidate_s: float = 3600.0,
     settings: GatewaySettings | None = None,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> Iterator[Gate]:
-    runner = LoopThread()
+    runner = LoopThread(new_loop)
     disk = NvmeDisk(directory)
     metrics = Metrics()
     store = Store([disk], 1 << 30, metrics)

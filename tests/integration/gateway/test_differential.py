@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -22,8 +23,11 @@ from botocore.credentials import Credentials
 from moto.server import ThreadedMotoServer
 
 from cachesvc.devorigin import DevOrigin
+from cachesvc.gateway import connection
 from tests.integration.gateway.gate import Gate, Reply, ask, gateway_over
+from tests.integration.gateway.raw import Raw, watched, wire
 from tests.integration.gateway.requests import METADATA, OBJECTS, Asking, askings
+from tests.support import until
 
 BUCKET = "bucket"
 # Of one answer and not of the object.
@@ -171,6 +175,35 @@ def test_the_gateway_answers_as_its_origin_does(endpoint: tuple[str, str], tmp_p
     assert used == {one.name for one in EXPLAINED if which == one.origin}
 
 
+def test_hits_are_answered_to_the_byte_as_on_the_common_way(
+    endpoint: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Date and request id aside."""
+    which, url = endpoint
+    heads = _put_objects(url, with_metadata=which == "moto")
+    (tmp_path / "node").mkdir()
+    found, hit_count = {}, 0
+    with gateway_over(url, tmp_path / "node") as gate, Raw(gate) as raw:
+        for key in OBJECTS:
+            gate.ask(f"/{BUCKET}/{quote(key)}", headers={"x-amz-checksum-mode": "ENABLED"})
+        until(gate.quiet, "all is stored")
+        with watched(monkeypatch) as taken:
+            for asking in (one for one in askings(BUCKET) if one.key):
+                given = wire(asking.target, asking.method, **_filled(asking, heads))
+                raw.send(given)
+                short = raw.answer(asking.method)
+                with monkeypatch.context() as mask:
+                    mask.setattr(connection, "plain", lambda data: None)
+                    raw.send(given)
+                    common = raw.answer(asking.method)
+                hit, taken[:] = bool(taken), []
+                hit_count += hit
+                if hit and short.comparable() != common.comparable():
+                    found[str(asking)] = short.head, common.head
+    assert found == {}
+    assert hit_count > 150
+
+
 def _put_objects(url: str, *, with_metadata: bool) -> dict[str, dict[str, str]]:
     s3: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
     s3.create_bucket(Bucket=BUCKET)
@@ -194,13 +227,7 @@ def _put_objects(url: str, *, with_metadata: bool) -> dict[str, dict[str, str]]:
 def _both(
     url: str, gate: Gate, asking: Asking, heads: dict[str, dict[str, str]]
 ) -> tuple[Reply, Reply]:
-    headers = dict(asking.headers)
-    if asking.key:
-        head = heads[asking.key]
-        for name, value in headers.items():
-            headers[name] = value.replace("ETAG", head["etag"]).replace(
-                "MODIFIED", head["last-modified"]
-            )
+    headers = _filled(asking, heads)
     request = AWSRequest(asking.method, url + asking.target, dict(headers))
     S3SigV4Auth(Credentials("key", "secret"), "s3", "us-east-1").add_auth(request)
     signed = dict(request.headers.items())
@@ -208,6 +235,15 @@ def _both(
         ask(url, asking.target, asking.method, signed),
         gate.ask(asking.target, asking.method, headers),
     )
+
+
+def _filled(asking: Asking, heads: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Its headers."""
+    head = heads.get(asking.key, {"etag": "", "last-modified": ""})
+    return {
+        name: value.replace("ETAG", head["etag"]).replace("MODIFIED", head["last-modified"])
+        for name, value in asking.headers.items()
+    }
 
 
 def _differing(origin: Reply, gateway: Reply) -> set[str]:
