@@ -9,7 +9,7 @@ straight from the file (vouched.py), all but the last of a file.
 Rules
 - HTTP clients check nothing, so no page of a file leaves that was not checked here.
 - What the kernel sends is the file's until it has left: before the file's last page, which goes by
-  way of memory, the file must be what it was, or the connection ends.
+  way of memory, it must be what it was, or the connection ends.
 - A slow client holds a pin and a position, no buffer and no thread: what a full socket refused is
   read and checked again when it is the client's turn.
 - A client that takes nothing for STALL_S is hung up on.
@@ -26,6 +26,7 @@ import select
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from threading import local
@@ -34,13 +35,13 @@ from typing import NamedTuple, TypeVar
 from cachesvc.answer import FilePart, Segment, right
 from cachesvc.aside import let_go
 from cachesvc.disk.base import FILE_ERRORS, FileState
-from cachesvc.pins import OpenBlock, Pin
+from cachesvc.pins import Pin
 
 THREADS = 4
 CHUNK_BYTES = 512 << 10
 STALL_S = 60.0
 _UNSENT_BYTES = 512 << 10  # what waits in the kernel; see docs/decisions/0016
-_TURN_BYTES = 8 << 20  # sent to one client before the others have their turn
+TURN_BYTES = 8 << 20  # sent to one client before the others have their turn
 _SHORT_BYTES = 16 << 10  # does not leave alone
 # How long a thread waits for a full socket before it leaves that to the loop: not at all where
 # others wait for the thread, or slow clients would share the few threads.
@@ -67,6 +68,18 @@ class _Piece(NamedTuple):
     length_bytes: int
     push: Callable[[socket.socket, int], int]
     pin: Pin | None = None
+
+
+@dataclass(slots=True)
+class _Lent:
+    """What the kernel was given to send from a file in that state: bytes `[start, end)` of the
+    object, whole pages of the segment.
+    """
+
+    segment: Segment
+    state: FileState
+    start: int
+    end: int
 
 
 class SendThreads:
@@ -122,7 +135,7 @@ class Outlet:
         self._broken = broken
         self._stall_s = stall_s
         theirs = transport.get_extra_info("socket")
-        self._lent: tuple[OpenBlock, FileState] | None = None  # what the kernel sends from
+        self._lent: _Lent | None = None
         self._socket = socket.socket(fileno=os.dup(theirs.fileno()))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
@@ -170,7 +183,7 @@ class Outlet:
         """Send from `position` on; where it ended, and why before the segment's end. more: another
         segment follows at once.
         """
-        turn_end = position + _TURN_BYTES
+        turn_end = position + TURN_BYTES
         part_start = segment.start
         for part in segment.parts:
             part_end = part_start + (part.length_bytes if isinstance(part, FilePart) else len(part))
@@ -201,12 +214,12 @@ class Outlet:
         last_page = (part_end - 1) // page_bytes * page_bytes
         try:
             if position < last_page:
-                end = min(last_page, start + _TURN_BYTES)
-                if self._vouched(pin, at + start, at + end):
+                end = min(last_page, start + TURN_BYTES)
+                if self._vouched(segment, pin, at, start, end):
                     return _of_file(pin, at + position, end - position)
             end = min(part_end, start + CHUNK_BYTES)
             state = pin.held.file.state()
-            self._still(pin, state)
+            self._still(segment, pin, at, state)
             data = self._threads.buffer()[: end - start]
             if pin.readinto(data, at + start) < len(data):
                 raise OSError(errno.ENODATA, "the block file was cut short")
@@ -223,22 +236,36 @@ class Outlet:
             return None
         return _memory(data[position - start :], more=False)
 
-    def _vouched(self, pin: Pin, start: int, end: int) -> bool:
-        """Whether the kernel may send these bytes of the file, unchecked."""
-        opened, pages = pin.held, _bitmap(start, end, self._page_bytes)
-        state = opened.vouched.holds(opened.file, pages, start, end)
+    def _vouched(self, segment: Segment, pin: Pin, at: int, start: int, end: int) -> bool:
+        """Whether the kernel may send these bytes of the object from the file, unchecked."""
+        opened, pages = pin.held, _bitmap(at + start, at + end, self._page_bytes)
+        state = opened.vouched.holds(opened.file, pages, at + start, at + end)
         if state is None:
             return False
-        self._still(pin, state)
-        self._lent = opened, state
+        self._still(segment, pin, at, state)
+        if self._lent is not None and self._lent.segment is segment:
+            self._lent.end = end
+        else:
+            self._lent = _Lent(segment, state, start, end)
         return True
 
-    def _still(self, pin: Pin, state: FileState) -> None:
-        """Raises ConnectionAbortedError if the kernel was given bytes of a file that has been
-        written since: the client may have them changed.
+    def _still(self, segment: Segment, pin: Pin, at: int, state: FileState) -> None:
+        """The file is in this state. If it has been written since the kernel was given bytes of it,
+        these must be what they were: the node itself only adds pages.
+
+        Raises: ConnectionAbortedError, they are not, so the client may have others. OSError.
         """
-        if self._lent is not None and self._lent[0] is pin.held and self._lent[1] != state:
-            raise ConnectionAbortedError("a block file was written while it was being sent")
+        lent = self._lent
+        if lent is None or lent.segment is not segment or lent.state == state:
+            return
+        for start in range(lent.start, lent.end, CHUNK_BYTES):
+            end = min(lent.end, start + CHUNK_BYTES)
+            data = self._threads.buffer()[: end - start]
+            whole = pin.readinto(data, at + start) == len(data)
+            sums = segment.checksums_of(start, end, self._page_bytes)
+            if not whole or not right(data, start, sums, self._page_bytes):
+                raise ConnectionAbortedError("a block file was written while it was being sent")
+        lent.state = state
 
     def _send(self, piece: _Piece) -> _Turn:
         """How many of the bytes the socket took, within a moment, and why not all."""

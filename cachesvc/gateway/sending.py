@@ -16,7 +16,7 @@ from cachesvc.answer import Answer, Segment, take
 from cachesvc.core.errors import InternalError
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
-from cachesvc.gateway.outlet import Outlet, SendThreads
+from cachesvc.gateway.outlet import TURN_BYTES, Outlet, SendThreads
 from cachesvc.reader import Reader
 
 CORRUPT_TRIES = 3
@@ -71,10 +71,14 @@ class Sending:
 
 
 def _push(outlet: Outlet, segments: Sequence[Segment]) -> tuple[int, int]:
-    """On a thread."""
+    """On a thread, for one turn."""
+    left_bytes = TURN_BYTES
     for number, segment in enumerate(segments):
+        if left_bytes <= 0:
+            return number, segment.start
         more = number + 1 < len(segments)
         position, stopped = outlet.push(segment, segment.start, more=more)
         if stopped is not None:
             return number, position
+        left_bytes -= segment.length_bytes
     return len(segments), 0

@@ -98,6 +98,24 @@ def test_a_file_that_is_written_while_it_is_sent_ends_the_connection(
     assert gate.ask()[2] == DATA
 
 
+def test_a_file_that_only_grows_while_it_is_sent_is_sent_to_its_end(
+    gate: Gate, sent_bytes: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when others have pages added to a block that is there in part."""
+    hot(gate, sent_bytes)
+    send, count = os.sendfile, [0]
+
+    def touching(out: int, file: int, offset: int, length: int) -> int:
+        sent = send(out, file, offset, min(length, 65536))
+        os.utime(f"/proc/self/fd/{file}")
+        count[0] += 1
+        return sent
+
+    monkeypatch.setattr(os, "sendfile", touching)
+    assert gate.ask()[2] == DATA
+    assert count[0] > 1
+
+
 def test_what_left_memory_is_checked_anew(gate: Gate, sent_bytes: Callable[[], int]) -> None:
     hot(gate, sent_bytes)
     for block in gate.blocks():
