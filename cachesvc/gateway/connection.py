@@ -192,7 +192,7 @@ class Connection(RequestHandler):
         hit.body.close()
         self._segments = []
         self._all.busy.pop(self).set_result(None)
-        self._all.count(hit.operation, str(hit.status) if error is None else "gone")
+        self._all.count(hit.operation, str(hit.status) if error is None else "sent")
         if self.transport is None:
             return
         if error is not None:

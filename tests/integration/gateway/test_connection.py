@@ -227,7 +227,7 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(gate: Gate) -> None:
     with raw:
         pass
     until(lambda: not gate.gateway._web.busy, "it is over")
-    until(partial(_counted, gate, "GetObject", "gone", 1), "it is counted")
+    until(partial(_counted, gate, "GetObject", "sent", 1), "it is counted")
 
 
 def test_a_client_that_will_ask_no_more_gets_its_answer_whole(gate: Gate) -> None:
