@@ -191,8 +191,8 @@ class Connection(RequestHandler):
         outlet.close()
         hit.body.close()
         self._segments = []
-        self._all.busy.pop(self).set_result(None)
         self._all.count(hit.operation, str(hit.status) if error is None else "sent")
+        self._all.busy.pop(self).set_result(None)
         if self.transport is None:
             return
         if error is not None:
