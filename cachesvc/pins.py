@@ -182,6 +182,10 @@ class OpenBlocks:
         return closing
 
     def detach_all(self) -> list[BlockFile]:
+        """For good: what is opened later, by threads that had begun before, stays open for nobody
+        either.
+        """
+        self.max_idle_count = 0
         return self.detach(list(self._by_id))
 
     # -- taking the lock
