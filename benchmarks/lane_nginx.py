@@ -103,6 +103,16 @@ def _small(systems: dict[str, Read]) -> dict[str, float]:
     return {name: statistics.median(mine) * 1e6 for name, mine in samples.items()}
 
 
+def _put_in_service(read: Read) -> None:
+    """The gateway sends by sendfile what it checked once the file had settled."""
+    buffer = memoryview(bytearray(RANGE_BYTES))
+    for pause_s in (0.0, 2 * SETTLED_NS / 1e9):
+        time.sleep(pause_s)
+        for number in range(OBJECT_COUNT):
+            for start in range(0, OBJECT_BYTES, RANGE_BYTES):
+                read(number, start, buffer)
+
+
 def run(work: Path, rounds: int) -> dict[str, Any]:
     """The figures, or why there are none."""
     if shutil.which("nginx") is None:
@@ -132,14 +142,7 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         def from_gateway(number: int, start: int, view: memoryview) -> None:
             gateway.read_into(f"/bench/{number}", start, view)
 
-        # Blocks as they are in service: the gateway sends by sendfile what it checked once the file
-        # had settled.
-        buffer = memoryview(bytearray(RANGE_BYTES))
-        for pause_s in (0.0, 2 * SETTLED_NS / 1e9):
-            time.sleep(pause_s)
-            for number in range(OBJECT_COUNT):
-                for start in range(0, OBJECT_BYTES, RANGE_BYTES):
-                    from_gateway(number, start, buffer)
+        _put_in_service(from_gateway)
         # the first round does not count
         cpu: dict[str, list[float]] = {"lane": [], "gateway": [], "nginx": []}
         big = interleaved(
