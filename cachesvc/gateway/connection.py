@@ -23,17 +23,16 @@ import structlog
 from aiohttp.web import Server
 from aiohttp.web_protocol import RequestHandler
 
-from cachesvc.answer import FilePart, Segment
+from cachesvc.answer import Segment
 from cachesvc.core.errors import CacheError
 from cachesvc.core.types import Source
 from cachesvc.gateway.hits import Hit, Hits
 from cachesvc.gateway.outlet import Outlet
 from cachesvc.gateway.plain import plain
-from cachesvc.gateway.sending import Sending
+from cachesvc.gateway.sending import Sending, small_body
 
 MAX_HELD_BYTES = 64 << 10
 _CUT_AGAIN_S = 0.1  # what was with a thread may have become a task
-SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
 
 log = structlog.get_logger(__name__)
 Count = Callable[[str, str], None]
@@ -130,10 +129,9 @@ class Connection(RequestHandler):
             self.transport.write(hit.head)
             self._all.count(hit.operation, str(hit.status))
             return True
-        parts = [part for segment in hit.body.segments for part in segment.parts]
-        memory = [part for part in parts if not isinstance(part, FilePart)]
-        if len(memory) == len(parts) and sum(map(len, memory)) <= SMALL_BYTES:
-            self.transport.write(b"".join([hit.head, *memory]))
+        small = small_body(hit.body.segments)
+        if small is not None:
+            self.transport.write(hit.head + small)
             hit.body.close()
             self._all.count(hit.operation, str(hit.status))
             return True

@@ -20,7 +20,6 @@ from functools import lru_cache
 import structlog
 
 from cachesvc.answer import Answer
-from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.gateway.auth import Guard
 from cachesvc.gateway.errors import S3Error
@@ -28,6 +27,7 @@ from cachesvc.gateway.head import Head, head_of, needs_checksums
 from cachesvc.gateway.lookup import Lookup
 from cachesvc.gateway.operation import Way, operation_of
 from cachesvc.gateway.plain import Plain
+from cachesvc.gateway.sending import range_of
 from cachesvc.gateway.target import Target, parse_target
 from cachesvc.reader import Reader
 
@@ -108,7 +108,7 @@ class Hits:
         if small is not None:
             hit.head += small
             return hit
-        hit.body = self._reader.hit(_request(hit.version, wanted), wait=False)
+        hit.body = self._reader.hit(range_of(hit.version, wanted), wait=False)
         return None if hit.body is None else hit
 
     def _encoded(self, head: Head, body: ByteRange) -> bytes:
@@ -135,7 +135,3 @@ class Hits:
 @lru_cache(4096)
 def _target(raw: str, host: str, domain: str) -> Target:
     return parse_target(raw, host, domain)
-
-
-def _request(version: ObjectVersion, wanted: ByteRange) -> ReadRequest:
-    return ReadRequest(version.name, ((wanted.start, wanted.end),), version)

@@ -21,21 +21,19 @@ from functools import partial
 import structlog
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from cachesvc.answer import Answer, FilePart, Segment, take
+from cachesvc.answer import Answer, Segment, take
 from cachesvc.aside import on_a_thread
 from cachesvc.core.errors import CacheError, NotCacheable, ObjectChanged
-from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.gateway.cold import ColdReads, any_stored
 from cachesvc.gateway.head import Head, head_of, needs_checksums
 from cachesvc.gateway.lookup import Found, Lookup
 from cachesvc.gateway.outlet import Outlet
-from cachesvc.gateway.sending import Sending
+from cachesvc.gateway.sending import Sending, range_of, small_body
 from cachesvc.reader import Reader
 from cachesvc.store import Store
 
 WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
-SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
 CHANGED_TRIES = 3
 
 
@@ -137,7 +135,7 @@ class Reading:
     async def _get(self, request: BaseRequest, head: Head, body: ByteRange) -> StreamResponse:
         window = ByteRange(body.start, min(body.end, body.start + WINDOW_BYTES))
         look = await self._look(head.version, window)
-        answer = look.hit or await self._reader.read(_request(head.version, window))
+        answer = look.hit or await self._reader.read(range_of(head.version, window))
         head.fields["X-Cache"] = (
             "HIT" if look.hit is not None else "PARTIAL" if look.some else "MISS"
         )
@@ -151,15 +149,15 @@ class Reading:
         first = await take(answer)
         assert first is not None, "a window holds bytes"
         with closing(first):
-            if first.length_bytes == body.length_bytes and _small(first):
-                data = b"".join(part for part in first.parts if isinstance(part, memoryview))
+            data = small_body([first]) if first.length_bytes == body.length_bytes else None
+            if data is not None:
                 assert await take(answer) is None, "the window holds no more"
                 return Response(status=head.status, headers=head.fields, body=data)
             return await self._send(request, head, body, answer, first)
 
     async def _look(self, version: ObjectVersion, window: ByteRange) -> _Look:
         """At once, or, where a disk has to be asked, on a thread."""
-        hit = self._reader.hit(_request(version, window), wait=False)
+        hit = self._reader.hit(range_of(version, window), wait=False)
         if hit is not None:
             return _Look(hit, True)
         look = await on_a_thread(partial(self._look_on_disk, version, window))
@@ -167,7 +165,7 @@ class Reading:
         return look
 
     def _look_on_disk(self, version: ObjectVersion, window: ByteRange) -> _Look:
-        hit = self._reader.hit(_request(version, window))
+        hit = self._reader.hit(range_of(version, window))
         if hit is not None:
             return _Look(hit, True)
         return _Look(None, any_stored(self._store, version, window, self._reader.geometry))
@@ -201,15 +199,6 @@ class Reading:
 
     async def _send_window(self, outlet: Outlet, version: ObjectVersion, window: ByteRange) -> None:
         look = await self._look(version, window)
-        answer = look.hit or await self._reader.read(_request(version, window))
+        answer = look.hit or await self._reader.read(range_of(version, window))
         async with aclosing(answer):
             await self._sending.rest(outlet, version, answer)
-
-
-def _request(version: ObjectVersion, window: ByteRange) -> ReadRequest:
-    return ReadRequest(version.name, ((window.start, window.end),), version)
-
-
-def _small(segment: Segment) -> bool:
-    in_memory = not any(isinstance(part, FilePart) for part in segment.parts)
-    return in_memory and segment.length_bytes <= SMALL_BYTES

@@ -15,11 +15,12 @@ from functools import partial
 from cachesvc.answer import Answer, Segment, take
 from cachesvc.core.errors import InternalError
 from cachesvc.core.request import ReadRequest
-from cachesvc.core.types import ObjectVersion
+from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.gateway.outlet import TURN_BYTES, Outlet, SendThreads
 from cachesvc.reader import Reader
 
 CORRUPT_TRIES = 3
+SMALL_BYTES = 128 << 10  # up to here what is in memory leaves together with its head
 
 
 class Sending:
@@ -68,6 +69,20 @@ class Sending:
         again = ReadRequest(version.name, ((position, end),), version, verify=True)
         async with aclosing(await self._reader.read(again)) as answer:
             await self.rest(outlet, version, answer, tries - 1)
+
+
+def small_body(segments: Sequence[Segment]) -> bytes | None:
+    """All of a body that is in memory and has at most SMALL_BYTES; None: it needs an outlet."""
+    parts = [part for segment in segments for part in segment.parts]
+    memory = [part for part in parts if isinstance(part, memoryview)]
+    if len(memory) < len(parts) or sum(map(len, memory)) > SMALL_BYTES:
+        return None
+    return b"".join(memory)
+
+
+def range_of(version: ObjectVersion, wanted: ByteRange) -> ReadRequest:
+    """A read of one range of a version that is known."""
+    return ReadRequest(version.name, ((wanted.start, wanted.end),), version)
 
 
 def _push(outlet: Outlet, segments: Sequence[Segment]) -> tuple[int, int]:
