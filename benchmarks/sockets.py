@@ -90,9 +90,9 @@ class _Tuned(Connection):
         if variant.receive_buffer:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, variant.receive_buffer)
 
-    def fill(self, view: memoryview) -> None:
+    def fill(self, view: memoryview, *how: Any) -> None:
         if not hasattr(self, "_variant"):  # Welcome
-            super().fill(view)
+            super().fill(view, *how)
             return
         mark = self._variant.low_water
         if mark and len(view) > mark and not self.local:

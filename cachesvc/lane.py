@@ -39,7 +39,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.passing import Files
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
-from cachesvc.small import SmallAnswer
+from cachesvc.repeats import Repeats, repeat_of
 from cachesvc.unix import Door
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
@@ -71,6 +71,7 @@ class LaneServer:
         stall_s: float = STALL_S,
     ) -> None:
         self._reader = reader
+        self._repeats = Repeats(reader.store)
         self._cluster = cluster
         self._loop = asyncio.get_running_loop()
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
@@ -158,12 +159,23 @@ class LaneServer:
         else:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
-    def at_once(self, request: bytes) -> SmallAnswer | None:
-        """The answer, if this is the whole frame of a small hot read; else None."""
-        return None if self._draining else self._reader.small.answer(request, self._cluster.epoch)
-
-    def sent_at_once(self, answer: SmallAnswer) -> None:
-        self._reader.small.sent(answer)
+    def at_once(self, connection: Connection, request: bytes) -> bool:
+        """Answer the whole frame of a small hot read, or of a large one that was asked before."""
+        if self._draining:
+            return False
+        epoch = self._cluster.epoch
+        repeated = self._repeats.answer(request, connection.local, epoch)
+        if repeated is not None:
+            connection.busy = True
+            self._send_hit(connection, repeated.items, repeated.close)
+            self._reader.hit_again(repeated.slices)
+            return True
+        small = self._reader.small.answer(request, epoch)
+        if small is None:
+            return False
+        connection.thread.send_at_once(connection, small.frame)
+        self._reader.small.sent(small)
+        return True
 
     def refuse(self, connection: Connection, error: CacheError) -> None:
         log.info("connection refused", why=str(error))
@@ -204,14 +216,22 @@ class LaneServer:
         if answer is None:
             self._hop(connection, lambda: self._answer_read(connection, request))
             return
+        epoch = self._cluster.epoch
         try:
-            items = hit_items(answer, self._cluster.epoch)
+            items = hit_items(answer, epoch)
+            repeat = repeat_of(request, answer.segments, items, epoch)
         except BaseException:
             answer.close()
             raise
+        self._send_hit(connection, items, answer.close)
+        if repeat is not None:
+            self._repeats.keep(encode(Kind.READ, header), connection.local, repeat)
 
+    def _send_hit(
+        self, connection: Connection, items: Sequence[Item], close: Callable[[], None]
+    ) -> None:
         def left(_error: BaseException | None) -> None:
-            answer.close()
+            close()
             self._free(connection)
 
         connection.thread.send(connection, items, left)

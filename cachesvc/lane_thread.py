@@ -32,7 +32,6 @@ from cachesvc.disk.base import FILE_ERRORS
 from cachesvc.lane_socket import tune
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
-from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, RequestDecoder
 
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
@@ -57,13 +56,10 @@ class Handler(Protocol):
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """A whole request. CacheError: the connection is beyond use."""
 
-    def at_once(self, request: bytes) -> SmallAnswer | None:
-        """The whole answer to what a greeted client sent, if it is one whole request that can be
-        answered by one send; else None, and it is served.
+    def at_once(self, connection: Connection, request: bytes) -> bool:
+        """Answer what a greeted client sent, if it is one whole request of which the answer is
+        known; else False, and it is served.
         """
-
-    def sent_at_once(self, answer: SmallAnswer) -> None:
-        """Such an answer was given to the client's socket."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         """Send the rest of such an answer, then be ready for the next request."""
@@ -272,9 +268,7 @@ class LaneThread(Thread):
         if not data:
             self.close(connection)
             return
-        if connection.at_rest and (answer := self._handler.at_once(data)) is not None:
-            self._send_at_once(connection, answer.frame)
-            self._handler.sent_at_once(answer)
+        if connection.at_rest and self._handler.at_once(connection, data):
             return
         connection.decoder.feed(data)
         self.advance(connection)
@@ -319,7 +313,7 @@ class LaneThread(Thread):
             connection.moved_at = time.monotonic()
             self._flush(connection)
 
-    def _send_at_once(self, connection: Connection, answer: bytes) -> None:
+    def send_at_once(self, connection: Connection, answer: bytes) -> None:
         """One send, without a queue, as long as the socket takes it."""
         try:
             sent = connection.sock.send(answer)

@@ -75,6 +75,11 @@ class Opener:
         opened = self._open_blocks.get(block_id)
         return opened is not None and opened.file is file
 
+    def pin_same(self, block_id: bytes, file: BlockFile) -> Pin | None:
+        """A pin on the file that is open for the block, if it is this one."""
+        with self._stock.lock:
+            return self._pin_open(block_id, hit=True) if self.has_open(block_id, file) else None
+
     def touch(self, block_id: bytes) -> None:
         """Tell the eviction policy of a hit on a block, if its file is open."""
         with self._stock.lock:

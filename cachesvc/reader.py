@@ -79,7 +79,7 @@ class Reader:
         self._bypass = Bypass(origin, self._count)
         self._prober = Prober(store, coalescer, versions, geometry)
         self.unknown = self._prober.unknown
-        self._store = store
+        self.store = store
         self._aside = aside
         joiner = Joiner(store, coalescer, aside)
         self._join = joiner.join
@@ -167,12 +167,16 @@ class Reader:
             answer.resources = exits.pop_all()
         return answer
 
+    def hit_again(self, parts: list[Slice]) -> None:
+        """The lane has sent stored slices of one version, of which it knew from an earlier hit."""
+        self._hit(parts, [(Source.DISK, part.length_bytes) for part in parts])
+
     def broken(self, pin: Pin, error: OSError) -> None:
         """A lane could not send a pinned file: it was cut short, or its disk fails."""
         if error.errno == errno.ENODATA:
-            self._store.drop(pin, "length")
+            self.store.drop(pin, "length")
         else:
-            self._store.read_failed(pin, error)
+            self.store.read_failed(pin, error)
 
     # -- what is stored
 
@@ -196,11 +200,11 @@ class Reader:
         return [part for one in wanted for part in slices(version, one, self.geometry)]
 
     def _at_hand(self, part: Slice) -> bool:
-        return part.pages & ~(self._store.at_hand(part.block) or 0) == 0
+        return part.pages & ~(self.store.at_hand(part.block) or 0) == 0
 
     def _stored(self, part: Slice, source: Source, way: Way, wait: bool = True) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
-        look = self._store.pin if source is Source.DISK else self._store.hold
+        look = self.store.pin if source is Source.DISK else self.store.hold
         pin = look(part.block)
         if pin is None:
             return None
@@ -246,10 +250,10 @@ class Reader:
         except BlockingIOError:
             return None
         except OSError as error:
-            self._store.read_failed(pin, error)
+            self.store.read_failed(pin, error)
             return None
         if data is None:
-            self._store.drop(pin, "page")
+            self.store.drop(pin, "page")
         return data
 
     # -- what is on its way
@@ -324,7 +328,7 @@ class Reader:
         if flight is not None and way is not Way.PASSED:
             end = min(end, flight.extent.beyond_page * block.geometry.page_bytes)
         wanted = Slice(block, position, end)
-        present = self._store.at_hand(block)
+        present = self.store.at_hand(block)
         if present is None:
             return await self._aside(partial(self._stored_run, wanted, source, way))
         run = wanted.run(present)
@@ -335,7 +339,7 @@ class Reader:
         return self._stored(run, source, way)
 
     def _stored_run(self, wanted: Slice, source: Source, way: Way) -> Segment | None:
-        run = wanted.run(self._store.present(wanted.block))
+        run = wanted.run(self.store.present(wanted.block))
         return None if run is None else self._stored(run, source, way)
 
     def _hit(self, parts: list[Slice], sent: list[tuple[Source, int]]) -> None:

@@ -36,6 +36,7 @@ from cachesvc.core.format import checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
+from cachesvc.kept import Kept
 from cachesvc.pins import Pin
 from cachesvc.store import Store
 from cachesvc.wire import lone
@@ -102,13 +103,15 @@ class SmallReads:
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
         self._checked_page = checked_page
         self._hit = hit
-        self._max_kept_bytes = max_kept_bytes
         self._max_known_bytes = max_known_bytes
-        self._kept: OrderedDict[bytes, SmallAnswer] = OrderedDict()
+        self._kept: Kept[bytes, SmallAnswer] = Kept(max_kept_bytes)
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = Lock()
-        self.kept_bytes = 0
         self.known_bytes = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._kept.size_bytes
 
     def answer(self, request: bytes, epoch: int) -> SmallAnswer | None:
         """The answer to the whole frame of a request, of which `sent` is to be told; or None: it
@@ -129,7 +132,8 @@ class SmallReads:
         if answer.size_bytes:
             answer.used = True
         elif answer.end - answer.start <= SMALL_BODY_BYTES:
-            self._keep(answer)
+            answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
+            self._kept.keep(answer.request, answer)
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
@@ -154,11 +158,8 @@ class SmallReads:
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
         block_ids = {part.block.id for part in wrong}
+        self._kept.drop_if(lambda kept: kept.block.id in block_ids)
         with self._lock:
-            for request, kept in list(self._kept.items()):
-                if kept.block.id in block_ids:
-                    del self._kept[request]
-                    self.kept_bytes -= kept.size_bytes
             for key, known in list(self._known.items()):
                 if known.block.id in block_ids:
                     del self._known[key]
@@ -264,18 +265,3 @@ class SmallReads:
             while self.known_bytes > self._max_known_bytes:
                 _, oldest = self._known.popitem(last=False)
                 self.known_bytes -= oldest.size_bytes
-
-    def _keep(self, made: SmallAnswer) -> None:
-        request = made.request
-        made.size_bytes = len(request) + len(made.frame) + _ENTRY_BYTES
-        with self._lock:
-            old = self._kept.pop(request, None)
-            self._kept[request] = made
-            self.kept_bytes += made.size_bytes - (old.size_bytes if old else 0)
-            while self.kept_bytes > self._max_kept_bytes:
-                key, oldest = self._kept.popitem(last=False)
-                if oldest.used:
-                    oldest.used = False
-                    self._kept[key] = oldest
-                else:
-                    self.kept_bytes -= oldest.size_bytes

@@ -86,6 +86,12 @@ class Store:
         """Like `pin`, for one who reads what was just filled: the eviction policy is not told."""
         return self._opener.pin(block.id, hit=False)
 
+    def pin_open(self, block_id: bytes, file: BlockFile) -> Pin | None:
+        """A pin for a reader on this very file, if it is still the one that is open for the block.
+        Asks no disk and waits for no one. The eviction policy is told.
+        """
+        return self._opener.pin_same(block_id, file)
+
     def has_open(self, block_id: bytes, file: BlockFile) -> bool:
         """Whether the file of a pin on the block is still the one that is open for it. Takes no
         lock.

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from cachesvc import names
@@ -21,6 +22,7 @@ from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, Prefix, encode, parse_prefix
 from cachesvc.wire.v1 import cluster_pb2
+from cachesvc_client import bounce
 from cachesvc_client.config import ClientConfig, is_local, socket_path, split_address
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
 from cachesvc_client.pace import TOO_SLOW, Pace
@@ -30,6 +32,10 @@ _AWAITED_BYTES = 256 << 10  # of a large body, at a time (docs/decisions/0020)
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _TIMEVAL = struct.Struct("@ll")
 _FILES_BYTES = socket.CMSG_SPACE(253 * 4)  # as many descriptors as the kernel lets one message have
+
+
+def _nobody(_count_bytes: int) -> None:
+    """Is told, and does nothing."""
 
 
 class HungUp(NodeUnavailable):
@@ -89,6 +95,7 @@ class Connection:
         self._room = memoryview(bytearray(SMALL_BODY_BYTES + _SMALL_HEAD_BYTES))
         self._early = b""
         self._sock = self._connected(address, config)
+        self._same_host = not self.local and _same_host(self._sock)
         try:
             self._limit(config.hello_timeout_ms)
             self.send(Kind.HELLO, hello(config.token).SerializeToString())
@@ -150,17 +157,30 @@ class Connection:
         """Give back what was received last: it comes again."""
         self._early = bytes(data)
 
-    def fill(self, view: memoryview) -> None:
-        """Receive exactly as many bytes as the view has."""
-        if self._early:
-            view = self._from_early(view)
-        if len(view) > _AWAITED_BYTES and not self.local:
-            # Where so much is still to come, be woken for no less: fewer gulps, the same bytes.
+    def fill(
+        self, view: memoryview, start: int | None = None, landed: Callable[[int], None] = _nobody
+    ) -> None:
+        """Receive exactly as many bytes as the view has.
+
+        start: of an object, from which on they are, if they may come right from a file. landed:
+        told from time to time how many bytes of the view have come, the last time all.
+        """
+        by_room = start is not None and self._same_host and bounce.needed(view, start)
+        rest = self._from_early(view) if self._early else view
+        awaits = len(rest) > _AWAITED_BYTES and not self.local
+        if awaits:  # be woken for no less, where so much is still to come: fewer gulps
             self._await(_AWAITED_BYTES)
-            self._fill(view[:-_AWAITED_BYTES])
-            self._await(1)
-            view = view[-_AWAITED_BYTES:]
-        self._fill(view)
+        while rest:
+            if awaits and len(rest) <= _AWAITED_BYTES:
+                self._await(1)
+            piece, rest = rest[:_AWAITED_BYTES], rest[_AWAITED_BYTES:]
+            if by_room:
+                room = bounce.room(piece)
+                self._fill(room)
+                piece[:] = room
+            else:
+                self._fill(piece)
+            landed(len(view) - len(rest))
 
     def _await(self, count_bytes: int) -> None:
         """Be woken once so much can be received; what comes slower is had at the time limit."""
@@ -273,6 +293,12 @@ class Connection:
 
     def _limit(self, silence_ms: int) -> None:
         _limit(self._sock, silence_ms)
+
+
+def _same_host(sock: socket.socket) -> bool:
+    with suppress(OSError):  # it is gone
+        return bool(sock.getsockname()[0] == sock.getpeername()[0])
+    return False
 
 
 def _limit(sock: socket.socket, silence_ms: int) -> None:

@@ -230,8 +230,9 @@ class Lane:
                 wrong += self._accept(connection, receipt, head, prefix.body_bytes, target)
             else:
                 for segment, view in receipt.take(head, prefix.body_bytes):
-                    connection.fill(view)
-                    receipt.check(segment, view)
+                    check = receipt.check(segment, view)
+                    connection.fill(view, segment.start, check.landed)
+                    receipt.settle(segment, right=check.right)
             if head.last:
                 reply = receipt.reply()
                 connection.clean = True

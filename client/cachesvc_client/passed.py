@@ -22,11 +22,11 @@ from cachesvc.core.errors import CacheError
 from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.request import ReadRequest
 from cachesvc.wire.codec import END_OF_OBJECT, SegmentHead
+from cachesvc_client import bounce
 from cachesvc_client.effects import Target
 from cachesvc_client.verified import Claim, State, Verified
 
 _WORTH_BYTES = 64 << 10  # below, bytes in the frame are quicker than a file beside it
-_COPY_BYTES = 1 << 20  # copied at a time, and checked while a processor's cache still has it
 
 
 def worth(request: ReadRequest) -> bool:
@@ -65,7 +65,7 @@ def accept(
         if not laid.was_read and verified.holds(state, claim):
             return True
         pages, sums = _pages(head, page_bytes, size_bytes)
-        right = _right(head, file, laid.view, pages, sums)
+        right = _right(head, file, laid.view, start, pages, sums)
         if right:
             verified.note(file, state, claim)
         return right
@@ -88,37 +88,49 @@ def _pages(
 def _copied(
     head: SegmentHead, file: int, view: memoryview, page_bytes: int, size_bytes: int
 ) -> bool:
-    start, end = head.start, head.start + head.length_bytes
+    """Copy a segment to where its bytes belong, some pages at a time, checked while they are in a
+    processor's cache; whether they are right.
+    """
+    end = head.start + head.length_bytes
     pages, sums = _pages(head, page_bytes, size_bytes)
-    step = max(1, _COPY_BYTES // page_bytes)
+    bounced = bounce.needed(view, head.file_offset)
+    step = max(1, bounce.PIECE_BYTES // page_bytes)
     for number in range(0, len(pages), step):
         some = pages[number : number + step]
-        _copy(head, file, view, max(some[0][0], start), min(some[-1][1], end))
-        if not _right(head, file, view, some, sums[number : number + step]):
+        first, beyond = max(some[0][0], head.start), min(some[-1][1], end)
+        place = view[first - head.start : beyond - head.start]
+        room = bounce.room(place) if bounced and len(place) <= bounce.PIECE_BYTES else place
+        _read(file, room, head.file_offset + first - head.start)
+        if not _right(head, file, room, first, some, sums[number : number + step]):
             return False
+        if room is not place:
+            place[:] = room
     return True
 
 
-def _copy(head: SegmentHead, file: int, view: memoryview, start: int, end: int) -> None:
-    while start < end:
-        room = view[start - head.start : end - head.start]
-        count = os.preadv(file, [room], head.file_offset + start - head.start)
+def _read(file: int, view: memoryview, offset: int) -> None:
+    while view:
+        count = os.preadv(file, [view], offset)
         if count == 0:
             raise OSError("the file is shorter than it should be")
-        start += count
+        view, offset = view[count:], offset + count
 
 
 def _right(
     head: SegmentHead,
     file: int,
     view: memoryview,
+    start: int,
     pages: list[tuple[int, int]],
     sums: tuple[int, ...],
 ) -> bool:
-    end = head.start + head.length_bytes
+    """Whether pages are what their checksums say. view: of the object's bytes from `start` on,
+    which are the segment's; the rest of its pages is read.
+    """
+    end = start + len(view)
     for (first, beyond), wanted in zip(pages, sums, strict=True):
-        if first >= head.start and beyond <= end:
-            data: memoryview | bytes = view[first - head.start : beyond - head.start]
+        if first >= start and beyond <= end:
+            data: memoryview | bytes = view[first - start : beyond - start]
         else:
             data = os.pread(file, beyond - first, head.file_offset + first - head.start)
         if xxh3_64_intdigest(data) != wanted:

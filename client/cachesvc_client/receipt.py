@@ -7,13 +7,14 @@ Rules
 - Every byte is held to its checksums (`check`); only a bypass that was asked for comes without.
 
 Story: a lane makes a Receipt for each request. For every header, `take` says where the bytes of its
-segments go; the lane receives them there and calls `check`. Where files were passed instead, it is
-`take_files` and `settle`. After the last header, `reply` is what the driver sends back. Pure: the
-lanes and the simulator share it.
+segments go; the lane receives them there, tells the `check` of a segment what has landed, and calls
+`settle`. Where files were passed instead, it is `take_files` and `settle`. After the last header,
+`reply` is what the driver sends back. Pure: the lanes and the simulator share it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from struct import unpack
 
@@ -28,20 +29,37 @@ from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc_client.effects import Reply, Target
 
 
-def check(head: SegmentHead, data: memoryview, page_bytes: int) -> bool:
-    """Whether a segment is what its checksums say. Without any, only a bypass is believed."""
-    if len(data) != head.length_bytes:
-        return False
-    if not head.checksums and head.length_bytes:
-        return head.source is Source.BYPASS
-    if len(head.checksums) % CHECKSUM_BYTES:
-        return False
-    sums = unpack(f"<{len(head.checksums) // CHECKSUM_BYTES}Q", head.checksums)
-    pieces = list(cuts(head.start, head.start + head.length_bytes, page_bytes))
-    return len(sums) == len(pieces) and all(
-        wanted == xxh3_64_intdigest(data[start - head.start : end - head.start])
-        for wanted, (start, end) in zip(sums, pieces, strict=True)
-    )
+class Check:
+    """Holds a segment to its checksums, page by page, while its bytes come into `data`: each page
+    when it is whole, and still in the processor's cache. Without checksums, only a bypass is right.
+    """
+
+    def __init__(self, head: SegmentHead, data: memoryview, page_bytes: int) -> None:
+        count, odd_bytes = divmod(len(head.checksums), CHECKSUM_BYTES)
+        end = head.start + head.length_bytes
+        pages = list(cuts(head.start, end, page_bytes)) if count else []
+        bypassed = head.source is Source.BYPASS or not head.length_bytes
+        self._fits = len(data) == head.length_bytes and not odd_bytes
+        self._fits &= count == len(pages) and (count > 0 or bypassed)
+        sums = unpack(f"<{count}Q", head.checksums) if self._fits else ()
+        self._data = data
+        self._left = deque(
+            (beyond - head.start, first - head.start, wanted)
+            for (first, beyond), wanted in zip(pages if self._fits else (), sums, strict=True)
+        )
+
+    def landed(self, count_bytes: int) -> None:
+        """So many of the bytes have come."""
+        left = self._left
+        while left and left[0][0] <= count_bytes:
+            end, start, wanted = left.popleft()
+            if xxh3_64_intdigest(self._data[start:end]) != wanted:
+                self._fits = False
+
+    @property
+    def right(self) -> bool:
+        """Whether all bytes have come, and are what the checksums say."""
+        return self._fits and not self._left
 
 
 class Receipt:
@@ -117,13 +135,9 @@ class Receipt:
         if head.segments and self._version is None:
             raise self._wrong("sends bytes of no version")
 
-    def check(self, head: SegmentHead, data: memoryview) -> None:
-        """The bytes of a segment have come.
-
-        Raises:
-            CorruptAnswer: they are not what was sent.
-        """
-        self.settle(head, right=check(head, data, self._page_bytes))
+    def check(self, head: SegmentHead, data: memoryview) -> Check:
+        """The check of a segment whose bytes are about to come into `data`; then `settle` it."""
+        return Check(head, data, self._page_bytes)
 
     def settle(self, head: SegmentHead, *, right: bool) -> None:
         """The bytes of a segment are where they belong, and are right or not.

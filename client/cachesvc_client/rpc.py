@@ -161,7 +161,9 @@ class Rpc:
         offset, answered = 0, receipt.range_count
         for segment, view in receipt.take(head, len(data)):
             view[:] = data[offset : offset + len(view)]
-            receipt.check(segment, view)
+            check = receipt.check(segment, view)
+            check.landed(len(view))
+            receipt.settle(segment, right=check.right)
             offset += len(view)
         if head.pending:
             pace.pending()

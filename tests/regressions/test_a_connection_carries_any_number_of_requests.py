@@ -13,7 +13,6 @@ import threading
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import MAX_UNREAD_BYTES, Connection, LaneThread
 from cachesvc.pins import Pin
-from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, encode
 
 HEADER = b"x" * 1000
@@ -41,11 +40,8 @@ class Later:
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError
 
-    def at_once(self, request: bytes) -> SmallAnswer | None:
-        return None
-
-    def sent_at_once(self, answer: SmallAnswer) -> None:
-        """Nothing was."""
+    def at_once(self, connection: Connection, request: bytes) -> bool:
+        return False
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         raise AssertionError

@@ -11,7 +11,6 @@ import socket
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import Connection, LaneThread
 from cachesvc.pins import Pin
-from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind
 
 
@@ -24,10 +23,7 @@ class Nobody:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         raise AssertionError
 
-    def at_once(self, request: bytes) -> SmallAnswer | None:
-        raise AssertionError
-
-    def sent_at_once(self, answer: SmallAnswer) -> None:
+    def at_once(self, connection: Connection, request: bytes) -> bool:
         raise AssertionError
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:

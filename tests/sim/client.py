@@ -194,7 +194,7 @@ class SimClient:
             head = codec.unpack_read_head(request.name, message)
             rest = b""
             for segment, view in receipt.take(head, body_bytes):
-                filled = 0
+                check, filled = receipt.check(segment, view), 0
                 while filled < len(view):
                     if not rest:
                         item = await self._next(node, channel, None)
@@ -203,7 +203,8 @@ class SimClient:
                     count = min(len(rest), len(view) - filled)
                     view[filled : filled + count] = rest[:count]
                     filled, rest = filled + count, rest[count:]
-                receipt.check(segment, view)
+                    check.landed(filled)
+                receipt.settle(segment, right=check.right)
             if head.last:
                 return receipt.reply()
 

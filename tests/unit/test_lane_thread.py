@@ -12,7 +12,6 @@ import pytest
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import HELLO_S, Connection, LaneThread
 from cachesvc.pins import Pin
-from cachesvc.small import SmallAnswer
 from cachesvc.wire.frame import Kind, encode
 from tests.support import PATIENCE_S, Clock, until
 
@@ -29,11 +28,8 @@ class BrokenHandler:
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         connection.thread.send(connection, [memoryview(header)], lambda _: None)
 
-    def at_once(self, request: bytes) -> SmallAnswer | None:
-        return None
-
-    def sent_at_once(self, answer: SmallAnswer) -> None:
-        """Nothing was."""
+    def at_once(self, connection: Connection, request: bytes) -> bool:
+        return False
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         raise AssertionError("nothing is answered at once")

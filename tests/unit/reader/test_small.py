@@ -195,8 +195,8 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
                 assert answered(table, request_of(version, (start, end)), EPOCH) is not None
                 assert answered(table, hot, EPOCH) is first
                 held = sum(
-                    len(request) + len(kept.frame) + _ENTRY_BYTES
-                    for request, kept in table._kept.items()
+                    len(kept.request) + len(kept.frame) + _ENTRY_BYTES
+                    for kept in table._kept.values()
                 )
                 assert held == table.kept_bytes <= limit
 
@@ -251,7 +251,9 @@ def test_whoever_asks_with_verify_has_kept_answers_of_the_block_made_anew() -> N
             table = rig.reader.small
             first, other = small(rig, version, (5, 55)), small(rig, version, (1030, 1040))
             assert first is not None
-            table._kept[request_of(version, (5, 55))].frame = first[:-1] + b"?"  # its memory rots
+            kept = table._kept.get(request_of(version, (5, 55)))
+            assert kept is not None
+            kept.frame = first[:-1] + b"?"  # its memory rots
             assert small(rig, version, (5, 55)) != first
             assert await rig.read((5, 55), verify=True) == expected(5, 55)
             assert small(rig, version, (5, 55)) == first
