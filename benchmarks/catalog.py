@@ -22,12 +22,15 @@ NGINX_CACHE, VARNISH, REDIS = "nginx proxy_cache, raw client", "varnish, raw cli
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One line of a table. reader: its function (systems.opener_of); server: one of Servers."""
+    """One line of a table. reader: its function (systems.opener_of); server: one of Servers.
+    own_files: what it has read once it reads from files of its own, and no more over a socket.
+    """
 
     name: str
     reader: str
     server: str = ""
     needs: tuple[str, ...] = ()
+    own_files: bool = False
 
     @property
     def in_place(self) -> bool:
@@ -35,7 +38,8 @@ class System:
 
     @property
     def over_socket(self) -> bool:
-        return bool(self.server) and self.server != "node" and self.name not in CEILINGS
+        elsewhere = bool(self.server) and self.server != "node" and self.name not in CEILINGS
+        return elsewhere and not self.own_files
 
 
 def _s3(name: str, reader: str, *needs: str) -> System:
@@ -62,7 +66,7 @@ SYSTEMS = {
         _s3("boto3", "boto3_get", "boto3"),
         _s3("s3fs", "s3fs_get", "s3fs"),
         _s3("s3fs blockcache", "s3fs_blockcache", "s3fs"),
-        _s3("fsspec filecache", "fsspec_filecache", "fsspec", "s3fs"),
+        System("fsspec filecache", "fsspec_filecache", "nginx", ("fsspec", "s3fs"), own_files=True),
         _s3("obstore", "obstore_get", "obstore"),
         _s3("pyarrow S3FileSystem", "pyarrow_get", "pyarrow"),
         System(PREADV, "local_preadv"),

@@ -62,7 +62,7 @@ def run(bench: Bench, work: Path) -> Outcome:
         if (lacking := bench.environment.lacking(["numpy"])) is not None:
             outcome.skipped["all that add up"] = lacking
             return outcome
-        compared = [one for one in systems if one.over_socket or one.in_place]
+        compared = [one for one in systems if one.over_socket or one.in_place or one.own_files]
         run_case(bench, outcome, servers, compared, case(ADDED_UP, add_up=True))
         compared = [one for one in compared if one.name != ARRAY]
         run_case(bench, outcome, servers, compared, case(UNREAD, add_up=False))

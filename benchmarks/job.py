@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,9 +64,17 @@ Read = Callable[[str, int, int], Any]
 Opener = Callable[[], Read]
 
 
+def ready_buffer(size_bytes: int, behind_page: int = 16) -> memoryview:
+    """A buffer that begins so many bytes behind a page of the system: 16 as large bytearrays and
+    numpy's arrays do (docs/decisions/0023-slow-places-of-memory.md).
+    """
+    room = memoryview(mmap.mmap(-1, size_bytes + mmap.PAGESIZE))
+    return room[behind_page : behind_page + size_bytes]
+
+
 def into_buffer(job: Job, read_into: Callable[[str, int, memoryview], object]) -> Read:
     """A reader that receives into one ready buffer."""
-    ready = memoryview(bytearray(job.range_bytes))
+    ready = ready_buffer(job.range_bytes)
 
     def read(key: str, start: int, length: int) -> memoryview:
         view = ready[:length]

@@ -6,19 +6,25 @@ that made a fill slower than its network (docs/decisions/0008-fill-buffers-are-r
 Rules: a buffer that came back is handed out again only when nobody has a view of it any more. That
 is not a promise of its users but a fact asked of the buffer: a bytearray refuses to change its size
 while a view of it lives. So a slow reader delays the reuse of a buffer and can never see it change;
-what such readers hold is counted (`lingering_bytes`).
+what such readers hold is counted (`lingering_bytes`). A view begins FIRST_BYTE behind a page of the
+system: right behind one, where large bytearrays begin, some processors copy bytes of a file, which
+begin with a page, at a fifth of their speed (docs/decisions/0023-slow-places-of-memory.md).
 """
 
 from __future__ import annotations
 
 from threading import Lock
 
-MIN_BUFFER_BYTES = 64 << 10
+from cachesvc.core.memory import address_of
+
+FIRST_BYTE = 64
+_PAGE_BYTES = 4096
+MIN_BUFFER_BYTES = (64 << 10) + _PAGE_BYTES
 MAX_IDLE_BYTES = 256 << 20
 
 
 class BufferPool:
-    """Buffers in sizes of powers of two. Thread-safe."""
+    """Buffers with room for powers of two. Thread-safe."""
 
     def __init__(self, max_idle_bytes: int = MAX_IDLE_BYTES) -> None:
         self._max_idle_bytes = max_idle_bytes
@@ -37,7 +43,8 @@ class BufferPool:
             self._idle_bytes -= taken_bytes if buffer is not None else 0
         if buffer is None:
             buffer = bytearray(taken_bytes)
-        return buffer, memoryview(buffer)[:size_bytes]
+        first = (FIRST_BYTE - address_of(buffer)) % _PAGE_BYTES
+        return buffer, memoryview(buffer)[first : first + size_bytes]
 
     def give(self, buffer: bytearray) -> None:
         """Give a buffer back; views of it may live on."""
@@ -64,7 +71,7 @@ class BufferPool:
 
 def room_bytes(size_bytes: int) -> int:
     """What a buffer for so many bytes, at least 1, takes."""
-    return max(MIN_BUFFER_BYTES, 1 << (size_bytes - 1).bit_length())
+    return max(MIN_BUFFER_BYTES, (1 << (size_bytes - 1).bit_length()) + _PAGE_BYTES)
 
 
 def _unseen(buffer: bytearray) -> bool:

@@ -1,4 +1,5 @@
-"""Bytes objects that are filled in place, so that a large answer is not copied once more.
+"""Bytes objects that are filled in place, so that a large answer is not copied once more; and where
+in memory a buffer begins.
 
 CPython lays the content of a bytes object behind its header, and its C API lets the code that made
 one write to it until it is shared (PyBytes_FromStringAndSize). Pure: no I/O.
@@ -25,3 +26,8 @@ def fresh_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
     data: bytes = _new(None, size_bytes)
     raw = (ctypes.c_char * size_bytes).from_address(id(data) + _HEADER_BYTES)
     return data, memoryview(raw).cast("B")
+
+
+def address_of(buffer: bytearray) -> int:
+    """Where its bytes begin, as long as its size does not change."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

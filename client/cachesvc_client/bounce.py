@@ -5,7 +5,7 @@ destination lies 1 to 31 bytes behind the source, counted within pages of 4 KiB:
 wait for a store just made. Files begin with pages, and so do their bytes in the page cache, from
 which sendfile sends on one host; a large bytearray or numpy array begins 16 bytes behind a page,
 because glibc keeps 16 bytes of its own before what it maps. So the most usual destination is the
-slow one (docs/decisions/0023-copies-by-way-of-a-buffer.md).
+slow one (docs/decisions/0023-slow-places-of-memory.md).
 
 Story: who is about to receive bytes of a file asks `needed`. If so, it receives into `room`, a
 piece at a time, and copies from there: two fast copies, the second one within the processor's

@@ -52,10 +52,10 @@ def test_a_probe_gives_back_the_room_that_its_object_does_not_need(
             gate = Gate(rig, "get")
             read = asyncio.create_task(rig.reader.read(read_of()))
             await soon(lambda: rig.origin.active_count == 1, "the probe is sent")
-            assert rig.coalescer.buffer_bytes == 1024
+            assert rig.coalescer.buffer_bytes == room_bytes(1024)
             gate.opened.set()
             answer = await read
-            assert rig.coalescer.buffer_bytes == room_bytes(len(SMALL)) == 512
+            assert rig.coalescer.buffer_bytes == room_bytes(len(SMALL)) == room_bytes(512)
             await received(answer)
 
     run(body)
