@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 
+import botocore.session
 import pytest
 from hypothesis import settings
 
@@ -21,6 +23,9 @@ settings.register_profile(
     "cachesvc", derandomize=True, print_blob=True, deadline=None, max_examples=100
 )
 settings.load_profile("cachesvc")
+
+# the descriptions of AWS's services are read once in a run, and not for each client: 0.1 s
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 for _name in [name for name in os.environ if name.startswith(("AWS_", "CACHESVC_"))]:
     del os.environ[_name]

@@ -27,6 +27,7 @@ from cachesvc.origin.base import Origin
 from cachesvc.origin.memory import MemoryOrigin
 from cachesvc.origin.ring import RingOrigin, ring_config
 from cachesvc.origin.s3 import S3Origin, S3Settings
+from tests.moto_server import running_moto
 from tests.sinks import BufferSink, ProbeSink
 
 BUCKET = "bucket"
@@ -345,22 +346,18 @@ class TestRingOriginWhoseRingIsGone(TestRingOrigin):
 def moto() -> Iterator[tuple[str, Any]]:
     """The address of a moto server, and a client of boto3 to put objects there."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client: Any = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="nobody",
-        aws_secret_access_key="nothing",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield f"http://{host}:{port}", client
-    client.close()
-    server.stop()
+    with running_moto() as url:
+        client: Any = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="nobody",
+            aws_secret_access_key="nothing",
+        )
+        client.create_bucket(Bucket=BUCKET)
+        yield url, client
+        client.close()
 
 
 class TestS3OriginOverMoto(OriginContract):

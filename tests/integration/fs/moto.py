@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.integration.cluster import Cluster
+from tests.moto_server import running_moto
 
 if TYPE_CHECKING:
     from cachesvc_client.fs import CacheFileSystem
@@ -16,16 +17,8 @@ if TYPE_CHECKING:
 @contextmanager
 def moto_cluster(work: Path) -> Iterator[Cluster]:
     """`cluster.origin` is moto's address."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        with Cluster(work, f"http://{host}:{port}", 1) as cluster:
-            yield cluster
-    finally:
-        server.stop()
+    with running_moto() as url, Cluster(work, url, 1) as cluster:
+        yield cluster
 
 
 def file_system(cluster: Cluster) -> CacheFileSystem:

@@ -13,11 +13,11 @@ import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.client import Config
-from moto.server import ThreadedMotoServer
 
 from tests.integration.gateway.conftest import DATA
 from tests.integration.gateway.gate import Gate, ask, gateway_over
 from tests.integration.gateway.test_writing import aws_chunks
+from tests.moto_server import running_moto
 from tests.support import pattern
 
 BIG = pattern(12 << 20, seed=3)
@@ -31,17 +31,14 @@ def client(url: str) -> Any:
 @pytest.fixture
 def moto(tmp_path: Path) -> Iterator[Gate]:
     """A gateway before somebody else's S3, with an empty bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     (tmp_path / "node").mkdir()
-    assert ask(f"http://{host}:{port}", "/moto-api/reset", "POST")[0] == 200
-    with gateway_over(f"http://{host}:{port}", tmp_path / "node") as started:
-        s3 = client(started.url)
-        s3.create_bucket(Bucket="bucket")
-        s3.close()
-        yield started
-    server.stop()
+    with running_moto() as url:
+        assert ask(url, "/moto-api/reset", "POST")[0] == 200
+        with gateway_over(url, tmp_path / "node") as started:
+            s3 = client(started.url)
+            s3.create_bucket(Bucket="bucket")
+            s3.close()
+            yield started
 
 
 def test_boto3_writes_in_every_way_and_reads_what_it_wrote(moto: Gate, tmp_path: Path) -> None:

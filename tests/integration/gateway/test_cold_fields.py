@@ -16,7 +16,6 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from moto.server import ThreadedMotoServer
 
 from tests.integration.gateway.gate import Gate, Reply, ask, gateway_over
 from tests.integration.s3_origin.servers import (
@@ -28,6 +27,7 @@ from tests.integration.s3_origin.servers import (
     answer_status,
     head_206,
 )
+from tests.moto_server import running_moto
 from tests.support import pattern, until
 
 SMALL = pattern(50_000, seed=8)
@@ -76,11 +76,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_moto() as url:
+        yield url
 
 
 @pytest.fixture

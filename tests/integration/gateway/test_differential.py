@@ -20,13 +20,13 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from moto.server import ThreadedMotoServer
 
 from cachesvc.devorigin import DevOrigin
 from cachesvc.gateway import connection
 from tests.integration.gateway.gate import Gate, Reply, ask, gateway_over
 from tests.integration.gateway.raw import Raw, watched, wire
 from tests.integration.gateway.requests import METADATA, OBJECTS, Asking, askings
+from tests.moto_server import running_moto
 from tests.support import until
 
 BUCKET = "bucket"
@@ -141,12 +141,9 @@ def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
         with DevOrigin(tmp_path / "origin") as started:
             yield "devorigin", started.url
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    assert ask(f"http://{host}:{port}", "/moto-api/reset", "POST")[0] == 200
-    yield "moto", f"http://{host}:{port}"
-    server.stop()
+    with running_moto() as url:
+        assert ask(url, "/moto-api/reset", "POST")[0] == 200
+        yield "moto", url
 
 
 def test_the_gateway_answers_as_its_origin_does(endpoint: tuple[str, str], tmp_path: Path) -> None:
