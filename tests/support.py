@@ -7,6 +7,7 @@ node's read path over a MemoryOrigin; leaving it proves that nothing was left be
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -97,8 +98,11 @@ async def soon(holds: Callable[[], bool], what: str) -> None:
 
 
 def run_cli(*words: str) -> Result:
-    """The command line, in this process; without its log, which would outlive captured output."""
-    with patch.object(logs, "setup"):
+    """The command line, in this process; without its log, which would outlive captured output, and
+    without silencing the client for good.
+    """
+    client_log = logging.getLogger("cachesvc_client")
+    with patch.object(logs, "setup"), patch.object(client_log, "disabled", client_log.disabled):
         return CliRunner().invoke(app, words)
 
 

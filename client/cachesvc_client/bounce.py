@@ -10,6 +10,9 @@ slow one (docs/decisions/0023-slow-places-of-memory.md).
 Story: who is about to receive bytes of a file asks `needed`. If so, it receives into `room`, a
 piece at a time, and copies from there: two fast copies, the second one within the processor's
 cache, in place of a slow one. Whether this processor is one of those is tried once in a process.
+
+Rules: bytes are held to their checksums where they have arrived, not in the buffer: a signal's
+handler that reads as well, on the same thread, uses the same one.
 """
 
 from __future__ import annotations

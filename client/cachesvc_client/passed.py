@@ -101,10 +101,11 @@ def _copied(
         place = view[first - head.start : beyond - head.start]
         room = bounce.room(place) if bounced and len(place) <= bounce.PIECE_BYTES else place
         _read(file, room, head.file_offset + first - head.start)
-        if not _right(head, file, room, first, some, sums[number : number + step]):
-            return False
         if room is not place:
             place[:] = room
+        # what has arrived is checked: a signal's handler may have read by the same room meanwhile
+        if not _right(head, file, place, first, some, sums[number : number + step]):
+            return False
     return True
 
 

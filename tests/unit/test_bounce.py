@@ -136,3 +136,23 @@ def test_a_file_that_is_copied_so_is_checked_all_the_same(file: int, start: int,
         os.pwrite(file, data[at : at + 1], at)
     os.truncate(file, beyond - 1)
     assert not passed.accept(head, file, room, PAGE, len(data), Verified())
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_handler_that_reads_by_the_same_room_in_between_is_found_out(
+    file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pattern(PAGES * PAGE)
+    end = 4 * PAGE
+    sums = b"".join(checksum(data[a:b]) for a, b in cuts(0, end, PAGE))
+    head = SegmentHead(0, end, Source.DISK, sums, 0, 0)
+    room = Room([(0, end)], place(16, end))
+    room.begin(version_of(data))
+    read = passed._read
+
+    def interrupted(file: int, view: memoryview, offset: int) -> None:
+        read(file, view, offset)
+        bounce.room(place(16))[:100] = bytes(100)
+
+    monkeypatch.setattr(passed, "_read", interrupted)
+    assert not passed.accept(head, file, room, PAGE, len(data), Verified())
