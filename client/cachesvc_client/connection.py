@@ -171,9 +171,12 @@ class Connection:
         if awaits:  # be woken for no less, where so much is still to come: fewer gulps
             self._await(_AWAITED_BYTES)
         while rest:
-            if awaits and len(rest) <= _AWAITED_BYTES:
+            size = bounce.PIECE_BYTES
+            if awaits and len(rest) > _AWAITED_BYTES:
+                size = min(size, len(rest) - _AWAITED_BYTES)
+            elif awaits:
                 self._await(1)
-            piece, rest = rest[:_AWAITED_BYTES], rest[_AWAITED_BYTES:]
+            piece, rest = rest[:size], rest[size:]
             if by_room:
                 room = bounce.room(piece)
                 self._fill(room)
