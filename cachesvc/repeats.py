@@ -3,7 +3,7 @@
 Story: training jobs and servers ask for the same ranges of the same version thousands of times. The
 first time the lane goes all the way (reader.py) and has `keep` remember the frame and where the
 bytes stand. From then on the same request is found by its bytes, its files are pinned, and the
-answer is on its way: a tenth of the time until the first byte.
+answer is on its way (docs/decisions/0023-slow-places-of-memory.md).
 
 Rules
 - Only hits that leave from files as they stand: their receiver checks them. What is checked here is

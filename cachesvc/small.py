@@ -1,11 +1,11 @@
 """Small hot reads: answers within one page, made in a few steps and kept for who asks again.
 
-Story: a lane gives every whole request that it receives to `answer` first. The bytes of the request
-are the key: what was answered before is sent again as it stands, header and body. Else the request
-is split by hand (wire/lone.py), the bytes are read and checked, and the answer is made and kept.
-The first read of a page checks all of it; later ones read and check the parts that they touch
-(parts.py). What is anything but a stored range, within one page, of a version that the request
-names, is None, and the way of all other requests.
+Story: a lane gives every whole request to `answer`, unless it is a large one known from before
+(repeats.py). The bytes of the request are the key: what was answered before is sent again as it
+stands, header and body. Else the request is split by hand (wire/lone.py), the bytes are read and
+checked, and the answer is made and kept. The first read of a page checks all of it; later ones read
+and check the parts that they touch (parts.py). What is anything but a stored range, within one
+page, of a version that the request names, is None, and the way of all other requests.
 
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then, as do

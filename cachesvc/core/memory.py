@@ -8,12 +8,25 @@ one write to it until it is shared (PyBytes_FromStringAndSize). Pure: no I/O.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 _HEADER_BYTES = bytes.__basicsize__ - 1
+_SIMPLE = 0  # PyBUF_SIMPLE
 
 _new = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new.restype = ctypes.py_object
 _new.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+
+
+class _Buffer(ctypes.Structure):
+    """Py_buffer, which has kept its layout since Python 3.0."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
 
 
 def fresh_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
@@ -28,6 +41,10 @@ def fresh_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
     return data, memoryview(raw).cast("B")
 
 
-def address_of(buffer: bytearray) -> int:
-    """Where its bytes begin, as long as its size does not change."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+def address_of(buffer: Any) -> int:
+    """Where a buffer begins, also one that can only be read. The caller keeps it."""
+    found = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(found), _SIMPLE)
+    address: int = found.buf
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
+    return address

@@ -26,18 +26,6 @@ _MAP_FIXED = 0x10
 _MAP_FIXED_NOREPLACE = 0x100000
 MADV_POPULATE_READ = 22
 _FAILED = ctypes.c_void_p(-1).value
-_SIMPLE = 0  # PyBUF_SIMPLE
-
-
-class _Buffer(ctypes.Structure):
-    """Py_buffer, which has kept its layout since Python 3.0."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
-    )  # fmt: skip
 
 
 @cache
@@ -49,15 +37,6 @@ def _libc() -> Any:
     libc.munmap.argtypes = (address, size)
     libc.mprotect.argtypes = libc.madvise.argtypes = (address, size, number)
     return libc
-
-
-def address_of(buffer: Any) -> int:
-    """Where a buffer begins, also one that can only be read. The caller keeps it."""
-    found = _Buffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(found), _SIMPLE)
-    address: int = found.buf
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
-    return address
 
 
 def writable(address: int, length_bytes: int) -> memoryview:

@@ -23,7 +23,8 @@ import time
 from functools import cache
 from threading import local
 
-from cachesvc_client.addresses import PAGE_BYTES, address_of
+from cachesvc.core.memory import address_of
+from cachesvc_client.addresses import PAGE_BYTES
 
 PIECE_BYTES = 1 << 20  # less costs more in calls than it gains by being in the core's own cache
 _WORTH_BYTES = 64 << 10  # below, there is little to gain

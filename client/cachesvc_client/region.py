@@ -22,6 +22,7 @@ import mmap
 from typing import NoReturn, Self
 
 from cachesvc.core.errors import ProtocolError
+from cachesvc.core.memory import address_of
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc_client import addresses, limits
 from cachesvc_client.addresses import HUGE_BYTES, MAP_NORESERVE, PAGE_BYTES
@@ -139,7 +140,7 @@ class Canvas:
                     f"{self._name}: no room for a Region of {length_bytes} bytes ({error}): raise"
                     " the limit of the address space (ulimit -v), or map a part"
                 ) from error
-            self._address = addresses.address_of(self._region)
+            self._address = address_of(self._region)
         self._length_bytes = length_bytes
         self._version = version
 
@@ -225,7 +226,7 @@ def _reserved(version: ObjectVersion, start: int, length_bytes: int) -> Region:
     insist on a place for lengths of whole huge pages), mapping is slower, and nothing else.
     """
     region = Region(version, start, length_bytes)
-    address = addresses.address_of(region)
+    address = address_of(region)
     excess_bytes = (address - start) % HUGE_BYTES
     if length_bytes < HUGE_BYTES or excess_bytes % PAGE_BYTES or not excess_bytes:
         return region

@@ -12,6 +12,7 @@ from cachesvc_client import addresses
 from cachesvc_client.addresses import HUGE_BYTES, PAGE_BYTES
 from cachesvc_client.region import Canvas, Region
 
+from cachesvc.core.memory import address_of
 from tests.support import NAME, version_of
 
 SIZE = 16 * HUGE_BYTES + 100
@@ -45,7 +46,7 @@ def lie_well(start: int, end: int) -> None:
     for _ in range(3):
         kept.append(reserved(start, end))
         assert len(kept[-1]) == end - start
-        assert (addresses.address_of(kept[-1]) - start) % HUGE_BYTES == 0
+        assert (address_of(kept[-1]) - start) % HUGE_BYTES == 0
     for region in kept:
         region.close()
     assert Path("/proc/self/maps").read_text().count("\n") <= before + 2
@@ -60,6 +61,6 @@ def test_any_other_region_lies_anywhere(start: int, end: int) -> None:
 def test_what_is_taken_already_is_not_occupied() -> None:
     with mmap.mmap(-1, PAGE_BYTES) as memory:
         memory[:4] = b"here"
-        with addresses.occupied(addresses.address_of(memory), PAGE_BYTES):
+        with addresses.occupied(address_of(memory), PAGE_BYTES):
             assert memory[:4] == b"here"
         assert memory[:4] == b"here"

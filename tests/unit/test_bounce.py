@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 from cachesvc_client import bounce, passed
-from cachesvc_client.addresses import PAGE_BYTES, address_of
+from cachesvc_client.addresses import PAGE_BYTES
 from cachesvc_client.connection import Connection, _Patience
 from cachesvc_client.pace import Pace
 from cachesvc_client.target import Room
@@ -19,6 +19,7 @@ from cachesvc_client.verified import Verified
 
 from cachesvc.core.blocks import cuts
 from cachesvc.core.format import checksum
+from cachesvc.core.memory import address_of
 from cachesvc.core.types import Source
 from cachesvc.wire.codec import SegmentHead
 from tests.support import pattern, version_of

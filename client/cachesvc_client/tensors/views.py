@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from cachesvc.core.memory import address_of
 from cachesvc_client import addresses
 from cachesvc_client.limits import RegionRefused
 from cachesvc_client.region import EmptyRegion, Region
@@ -55,7 +56,7 @@ def torch_views(region: Region | EmptyRegion) -> Views:
 
 def _copied_on_write(region: Region) -> Any:
     """The region's bytes as a writable buffer that keeps the region."""
-    address = addresses.address_of(region)
+    address = address_of(region)
     try:
         addresses.thaw(address, len(region))
     except OSError as error:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from cachesvc_client import CacheClient
-from cachesvc_client.addresses import address_of
 from cachesvc_client.region import Region
 
+from cachesvc.core.memory import address_of
 from tests.integration.inprocess import InProcessNode
 from tests.integration.lane.sample import DATA
 from tests.support import NAME

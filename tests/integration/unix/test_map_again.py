@@ -11,6 +11,7 @@ import pytest
 from cachesvc_client import CacheClient, addresses, passed, verified
 from xxhash import xxh3_64_intdigest
 
+from cachesvc.core.memory import address_of
 from tests.integration.inprocess import GEOMETRY, InProcessNode, running
 from tests.integration.lane.sample import DATA, END
 from tests.support import NAME, until
@@ -131,7 +132,7 @@ def test_the_kernel_says_what_it_had_to_read(tmp_path: Path) -> None:
                 else:
                     pytest.skip("this file system keeps its pages in memory")
             with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
-                assert addresses.bring_in(addresses.address_of(memory), len(DATA)) == wanted
+                assert addresses.bring_in(address_of(memory), len(DATA)) == wanted
 
 
 def written(path: Path) -> None:
