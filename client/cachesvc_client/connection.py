@@ -166,7 +166,10 @@ class Connection:
         told from time to time how many bytes of the view have come, the last time all.
         """
         by_room = start is not None and self._same_host and bounce.needed(view, start)
-        rest = self._from_early(view) if self._early else view
+        rest = view
+        if self._early:
+            rest = self._from_early(view)
+            landed(len(view) - len(rest))
         awaits = len(rest) > _AWAITED_BYTES and not self.local
         if awaits:  # be woken for no less, where so much is still to come: fewer gulps
             self._await(_AWAITED_BYTES)
