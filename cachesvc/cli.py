@@ -139,6 +139,7 @@ def demo(
 def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iterator[CacheClient]:
     """A client; its errors end the program."""
     from cachesvc_client import CacheClient
+    from cachesvc_client.engine import DIRECT
 
     logging.getLogger("cachesvc_client").disabled = True  # what it says is said here
     try:
@@ -149,7 +150,7 @@ def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iter
             )
         with CacheClient(endpoint, origin=origin_settings, token=token) as client:
             yield client
-            if "direct" in client.sources():
+            if DIRECT in client.sources():
                 print(
                     "cachesvc: the nodes could not answer; this came from the origin itself"
                     " (cachesvc status tells more)",

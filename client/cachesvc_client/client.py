@@ -11,6 +11,7 @@ process drives it. The engine is made at the first call, and again at the first 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -107,13 +108,15 @@ class CacheClient:
         name = ObjectName.parse(uri)
         return PinnedObject(self, self._run(lambda script: script.stat(name)))
 
-    def begin(self, uri: str, start: int, end: int) -> tuple[PinnedObject, bytes]:
+    def begin(
+        self, uri: str, start: int, end: int, tally: Counter[str] | None = None
+    ) -> tuple[PinnedObject, bytes]:
         """Bytes `[start, end)`, cut to the object, with the version that they are of, from which to
-        read on: `pin` and its first `read` in one.
+        read on: `pin` and its first `read` in one. tally: as of PinnedObject.read.
         """
         name = ObjectName.parse(uri)
         room = Room(spans(name, [(start, end)]))
-        version = self._run(lambda script: script.read(name, [(start, end)], room))
+        version = self._run(lambda script: script.read(name, [(start, end)], room), tally)
         cut = clamp(name, start, end, version.size_bytes)
         return PinnedObject(self, version), room.result(cut.start, cut.end)
 
@@ -223,12 +226,16 @@ class CacheClient:
     # -- inside
 
     def _read(
-        self, name: ObjectName, pinned: ObjectVersion | None, ranges: Sequence[Range]
+        self,
+        name: ObjectName,
+        pinned: ObjectVersion | None,
+        ranges: Sequence[Range],
+        tally: Counter[str] | None = None,
     ) -> list[bytes]:
         if not ranges:
             return []
         room = Room(spans(name, ranges))
-        version = self._run(lambda script: script.read(name, ranges, room, pinned))
+        version = self._run(lambda script: script.read(name, ranges, room, pinned), tally)
         cut = [clamp(name, start, end, version.size_bytes) for start, end in ranges]
         return [room.result(one.start, one.end) for one in cut]
 
@@ -240,9 +247,9 @@ class CacheClient:
         version = self._run(lambda script: script.read(name, ranges, room, pinned))
         return clamp(name, start, start + len(view), version.size_bytes).length_bytes
 
-    def _run(self, make: Callable[[Script], Steps[T]]) -> T:
+    def _run(self, make: Callable[[Script], Steps[T]], tally: Counter[str] | None = None) -> T:
         engine = self._live()
-        return engine.run(make(engine.script))
+        return engine.run(make(engine.script), tally)
 
     def _live(self) -> Engine:
         """The engine of this process, made if there is none."""

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ from cachesvc_client.router import Router
 from cachesvc_client.script import Script
 from cachesvc_client.verified import Verified
 from cachesvc_client.versions import VersionCache
+
+DIRECT = "direct"  # of `sources`: S3 was asked by this client itself
 
 T = TypeVar("T")
 log = logging.getLogger("cachesvc_client")
@@ -72,10 +75,10 @@ class Engine:
         self._closed = False
         forks.mine(self)
 
-    def run(self, steps: Steps[T]) -> T:
-        """Drive the read logic to its end."""
+    def run(self, steps: Steps[T], tally: Counter[str] | None = None) -> T:
+        """Drive the read logic to its end. tally: is added to as `sources` is."""
         self._check_open()
-        return run(steps, self._perform)
+        return run(steps, self._perform if tally is None else partial(self._perform, tally=tally))
 
     def meet(self) -> None:
         """Make sure that the ring is known.
@@ -99,7 +102,7 @@ class Engine:
 
     # -- effects
 
-    def _perform(self, effect: Effect) -> Any:
+    def _perform(self, effect: Effect, tally: Counter[str] | None = None) -> Any:
         self._check_open()
         try:
             if isinstance(effect, Ask):
@@ -107,15 +110,15 @@ class Engine:
                     effect.member, effect.request, effect.target, self.router.epoch
                 )
                 for source, count_bytes in reply.sources.items():
-                    self._count(source.name.lower(), count_bytes)
+                    self._count(source.name.lower(), count_bytes, tally)
                 return reply
             if isinstance(effect, AskOrigin):
                 self._warn(effect.why)
                 reply = self._origin.ask(effect)
-                self._count("direct", sum(reply.sources.values()))
+                self._count(DIRECT, sum(reply.sources.values()), tally)
                 return reply
             if isinstance(effect, Together):
-                return self._crew.together(effect.steps, self._perform)
+                return self._crew.together(effect.steps, partial(self._perform, tally=tally))
             if isinstance(effect, Forget):
                 self._transport.forget(effect.member, effect.names)
             else:
@@ -137,6 +140,8 @@ class Engine:
         if self._closed:
             raise ClientClosed("this CacheClient is closed")
 
-    def _count(self, source: str, count_bytes: int) -> None:
+    def _count(self, source: str, count_bytes: int, tally: Counter[str] | None) -> None:
         with self._counting:
             self.sources[source] += count_bytes
+            if tally is not None:
+                tally[source] += count_bytes

@@ -8,6 +8,7 @@ several steps, as files do and formats with a header, holds to it from the first
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,11 @@ class PinnedObject:
     def size_bytes(self) -> int:
         return self.version.size_bytes
 
-    def read(self, start: int, end: int) -> bytes:
-        """Bytes `[start, end)`, cut to the object."""
-        return self._client._read(self.version.name, self.version, [(start, end)])[0]
+    def read(self, start: int, end: int, tally: Counter[str] | None = None) -> bytes:
+        """Bytes `[start, end)`, cut to the object. tally: is added to, by where they came from, as
+        CacheClient.sources has it; DIRECT is there too if S3 told the version alone.
+        """
+        return self._client._read(self.version.name, self.version, [(start, end)], tally)[0]
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         """Several ranges, in the order given; they may overlap."""

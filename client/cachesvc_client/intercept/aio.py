@@ -81,8 +81,7 @@ class AioInterceptor(Interceptor):
         if answer.pinned is not None and answer.stream is not None:
             source, threads = Source(answer.pinned, self.interception), self.interception.threads
             raw = AioRaw(request.url, AioContent(self.client, source, answer.stream, threads))
-        promised = answer.stream.end - answer.stream.start if answer.stream else 0
-        STATS.count(answered=1, answered_bytes=promised)
+        STATS.answered(answer.came)
         return AioAWSResponse(request.url, answer.status, answer.headers, raw)
 
     def beside(self, raw: Any, comparison: Comparison) -> Any:

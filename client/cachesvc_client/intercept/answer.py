@@ -17,6 +17,7 @@ Rules
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -51,10 +52,14 @@ class Blocking:
 
 @dataclass(slots=True)
 class Answer:
-    """The head of an answer, and where its bytes come from; None where there are none."""
+    """The head of an answer, and where its bytes come from; None where there are none.
+
+    came: the bytes at hand by where they came from (PinnedObject.read).
+    """
 
     status: int
     headers: dict[str, str]
+    came: Counter[str]
     pinned: PinnedObject | None = None
     stream: Stream | None = None
 
@@ -118,8 +123,9 @@ def _found(
     start, end = wanted.span.within(size_bytes) if wanted.span else (0, size_bytes)
     first_end = start if wanted.head else first_window(start, end)
     uri = str(wanted.name)
+    came = Counter[str]()
     try:
-        pinned, data = yield Blocking(lambda: cache.begin(uri, start, first_end))
+        pinned, data = yield Blocking(lambda: cache.begin(uri, start, first_end, came))
     except RangeError:
         return None
     except CacheError as error:
@@ -135,8 +141,8 @@ def _found(
         raise AssertionError(f"{uri}: {len(data)} bytes of [{start}, {first_end})")
     status, headers = head_of(wanted, fields, start, end)
     if wanted.head:
-        return Answer(status, headers)
-    return Answer(status, headers, pinned, Stream(start, end, data))
+        return Answer(status, headers, came)
+    return Answer(status, headers, came, pinned, Stream(start, end, data))
 
 
 def _matches(wanted: Wanted, fields: Fields) -> bool:

@@ -6,6 +6,8 @@ If-Match, so that a body is of one version or ends with an error.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from cachesvc.core.errors import CacheError
 from cachesvc.core.types import ObjectName
 from cachesvc_client.intercept.stats import STATS
@@ -32,9 +34,11 @@ class Source:
         """Bytes `[start, end)`; None: the cache has lost them, ask S3."""
         if self._lost:
             return None
+        came = Counter[str]()
         try:
-            data = self._pinned.read(start, end)
-            return self.whole(data, start, end)
+            data = self.whole(self._pinned.read(start, end, came), start, end)
+            STATS.came(came)
+            return data
         except CacheError:
             pass
         except Exception as error:

@@ -12,15 +12,19 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from threading import Lock
 
+from cachesvc_client.engine import DIRECT
+
 log = logging.getLogger("cachesvc_client.intercept")
 
 
 @dataclass(frozen=True, slots=True)
 class Intercepted:
-    """Counters of one process.
+    """Counters of one process: what boto3 and aiobotocore (s3fs, too) asked for. fsspec's `s3://`
+    asks neither, and is not counted; its bytes are in `fsspec.filesystem("s3").client.sources()`.
 
-    answered, answered_bytes: reads answered from the cache, and the bytes that they promised.
-    (CacheClient reads S3 itself where no node answers; those count too.)
+    answered: reads answered from the cache. direct: reads that CacheClient answered from S3 itself,
+    because no node could. A read counts by its first bytes; answered_bytes and direct_bytes are the
+    bytes that came from either so far, whichever read they are of.
     passed: reads left to S3, by why: `first` (a HEAD whose answer is remembered), `refused` (S3 did
     not answer our HEAD well: no such object, or no permission), `unreachable`, `version` (another
     one than the nodes know), `cache` (it failed), `uncacheable`, `shadow`, `retry`, and what the
@@ -34,6 +38,8 @@ class Intercepted:
 
     answered: int = 0
     answered_bytes: int = 0
+    direct: int = 0
+    direct_bytes: int = 0
     passed: tuple[tuple[str, int], ...] = ()
     faults: int = 0
     rescued: int = 0
@@ -66,6 +72,15 @@ class Stats:
             self._counted = replace(
                 now, **{name: getattr(now, name) + number for name, number in numbers.items()}
             )
+
+    def answered(self, came: Counter[str]) -> None:
+        """A read was answered with these first bytes, by where they came from."""
+        self.count(**{"direct" if DIRECT in came else "answered": 1})
+        self.came(came)
+
+    def came(self, came: Counter[str]) -> None:
+        """Bytes came, by where from."""
+        self.count(answered_bytes=came.total() - came[DIRECT], direct_bytes=came[DIRECT])
 
     def passed(self, why: str) -> None:
         """A read was left to S3."""

@@ -73,8 +73,7 @@ class SyncInterceptor(Interceptor):
         if answer.pinned is not None and answer.stream is not None:
             body = CacheBody(self.client, Source(answer.pinned, self.interception), answer.stream)
         raw = _as_raw(body, answer, request.method)
-        promised = answer.stream.end - answer.stream.start if answer.stream else 0
-        STATS.count(answered=1, answered_bytes=promised)
+        STATS.answered(answer.came)
         return AWSResponse(request.url, answer.status, answer.headers, raw)
 
     def beside(self, raw: Any, comparison: Comparison) -> Any:

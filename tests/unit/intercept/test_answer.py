@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,11 +49,12 @@ class World:
         self.table = FieldTable(self.clock)
         self.refusals = Refusals(self.clock)
 
-    def begin(self, _uri: str, start: int, end: int) -> tuple[Any, bytes]:
+    def begin(self, _uri: str, start: int, end: int, came: Counter[str]) -> tuple[Any, bytes]:
         self.log.append("begin")
         if self.trouble is not None:
             raise self.trouble
         version = ObjectVersion(NAME, self.believed, len(DATA), MODIFIED_MS)
+        came["disk"] += end - start
         return Pinned(version), DATA[start:end]
 
     def invalidate(self, _uri: str) -> None:
