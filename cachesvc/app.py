@@ -42,7 +42,7 @@ from cachesvc.lane import LaneServer
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
 from cachesvc.metrics import Metrics
-from cachesvc.origins import Origins, open_origins
+from cachesvc.origins import Origins, open_origins, tell_credentials
 from cachesvc.pins import MAX_IDLE_OPEN_COUNT
 from cachesvc.readahead import MAX_READAHEAD_BYTES
 from cachesvc.reader import Reader
@@ -149,6 +149,8 @@ async def open_node(config: HostConfig, exits: AsyncExitStack) -> Node:
     await membership.start()
     service.serving(True)
     admin.ready = True
+    telling = asyncio.create_task(tell_credentials(behind.s3, cluster))
+    exits.callback(telling.cancel)
     return node
 
 

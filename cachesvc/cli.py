@@ -285,7 +285,7 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
 
 @app.command()
 def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
-    """Which members answer, and whether they agree on the ring. Exit code 1 if one does not."""
+    """Which members answer, agree on the ring, and can read S3. Exit code 1 if one does not."""
     with _client(endpoint, None, token) as client:
         try:
             nodes = [(one.node_id, one.lane_address) for one in client.ring().members]
@@ -294,21 +294,23 @@ def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False
             nodes = [("", prefix + address) for address in client.config.endpoints]
     rows = [{"node_id": node_id, "lane": lane} | _state(lane, token) for node_id, lane in nodes]
     for row in rows:
-        if row["state"] != "up":
+        if row["why"]:
             print(f"cachesvc: {row['lane']} is {row['state']}: {row['why']}", file=sys.stderr)
-    healthy = len({row["epoch"] for row in rows}) == 1 and all(r["state"] == "up" for r in rows)
+    healthy = len({row["epoch"] for row in rows}) == 1 and not any(row["why"] for row in rows)
     shown = [{key: row[key] for key in ("node_id", "lane", "state", "epoch")} for row in rows]
     _print({"healthy": healthy, "members": rows}, as_json, lambda: _print_table("members", shown))
     raise typer.Exit(0 if healthy else 1)
 
 
 def _state(address: str, token: str | None) -> dict[str, str]:
-    """Of the node there: up and its epoch; down, or refusing the token, and why."""
+    """Of the node there: up and its epoch; down, refusing the token or in trouble, and why."""
     from cachesvc_client import CacheClient
 
     try:
         with CacheClient(address, token=token) as one:
-            return {"state": "up", "epoch": f"{one.ring().epoch:016x}"}
+            said = one.greeting()
+        state = "in trouble" if said.trouble else "up"
+        return {"state": state, "epoch": f"{said.table.epoch:016x}", "why": said.trouble}
     except CacheError as error:
         state = "closed to this token" if isinstance(error, Unauthenticated) else "down"
         return {"state": state, "epoch": "", "why": str(error)}

@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import structlog
 from botocore.exceptions import BotoCoreError
 
 from cachesvc.config import ConfigError, HostConfig, SidecarConfig
-from cachesvc.core.errors import Unauthenticated
+from cachesvc.core.errors import NoCredentials, OriginError, Unauthenticated
 from cachesvc.core.types import Geometry
+from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
 from cachesvc.origin.base import Origin
 from cachesvc.origin.probe import Heard
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +75,15 @@ async def open_origins(
             " nodes"
         ) from error
     return Origins(ring, s3, lambda: ring.addresses)
+
+
+async def tell_credentials(s3: S3Origin, cluster: Cluster) -> None:
+    """Say it, in the log and to whoever says Hello, if this node has no credentials: its readers
+    get along without it, and nobody would notice.
+    """
+    try:
+        await s3.check_credentials()
+    except OriginError as error:
+        log.warning("this node cannot read S3", why=str(error))
+        if isinstance(error, NoCredentials):  # else they may come yet
+            cluster.trouble = str(error)

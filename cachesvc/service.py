@@ -362,7 +362,7 @@ def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     if not isinstance(error, CacheError):
         log.exception("a call broke")
         error = InternalError(f"a defect ({type(error).__name__}); the node's log has more")
-    code, status, _ = codec.code_of(error)
+    code, status = codec.code_of(error)
     context.set_trailing_metadata((("cachesvc-error-code", str(int(code))),))
     context.abort(grpc.StatusCode[status], str(error))
     raise AssertionError("abort raises")

@@ -83,6 +83,10 @@ class OriginError(CacheError):
     """The origin failed after all retries that the budget allowed."""
 
 
+class NoCredentials(OriginError):
+    """Whoever would have asked the origin has no credentials for it."""
+
+
 class Overloaded(CacheError):
     """A named limit of the node is reached; it says so at once instead of queueing."""
 

@@ -21,6 +21,7 @@ _CODES: dict[type[errors.CacheError], tuple[int, str]] = {
     errors.RangeError: (416, "InvalidRange"),
     errors.Overloaded: (503, "SlowDown"),
     errors.InternalError: (500, "InternalError"),
+    errors.NoCredentials: (403, "AccessDenied"),  # trying again, as a 5xx has SDKs do, is no use
     errors.CacheError: (503, "ServiceUnavailable"),
 }
 

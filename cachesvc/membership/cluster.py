@@ -30,7 +30,9 @@ log = structlog.get_logger(__name__)
 
 
 class Cluster:
-    """This node among its peers. `token` empty: nobody has to show one."""
+    """This node among its peers. `token` empty: nobody has to show one. trouble: what keeps this
+    node from its work, for whoever says Hello; else empty.
+    """
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Cluster:
         self._memory = memory
         self._lock = Lock()
         self._keeping = Lock()
+        self.trouble = ""
         self.table = MemberTable((me,))
         self._kept_epoch = self.table.epoch
         self._ring = self.ring()
@@ -104,6 +107,7 @@ class Cluster:
             node_id=self.me.node_id,
             config=codec.pack_geometry(self.geometry, self.vnodes_per_weight),
             table=codec.pack_table(self.table),
+            trouble=self.trouble,
         )
 
     def learn(self, member: Member) -> None:

@@ -24,16 +24,19 @@ from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
 
-from cachesvc.core.errors import AccessDenied, CacheError, InvalidKey, ObjectNotFound, OriginError
+from cachesvc.core.errors import (
+    AccessDenied,
+    CacheError,
+    InvalidKey,
+    NoCredentials,
+    ObjectNotFound,
+    OriginError,
+)
 
 RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
 RESIGNED_STATUS = frozenset({301, 307, 400, 403})  # a signature too old, or for another region
 _BAD_NAME_CODES = frozenset({"InvalidBucketName", "KeyTooLongError", "InvalidURI"})
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_NO_CREDENTIALS = (
-    "no AWS credentials were found on this node: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a"
-    " profile or a role"
-)
 
 TROUBLE = (HTTPClientError, NoConnection, aiohttp.ClientError, OSError, TimeoutError)
 # What a call of aiobotocore may raise; ValueError: an answer that it could not make sense of.
@@ -63,12 +66,20 @@ def of_exception(error: Exception, what: str, bucket: str, endpoint: str) -> Cac
         code, message = str(told.get("Code", "")), str(told.get("Message", ""))
         return of_status(status_of(error), code, message, what, bucket, endpoint)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return OriginError(f"{what}: {_NO_CREDENTIALS}")
+        return no_credentials(what)
     if isinstance(error, ParamValidationError):
         return InvalidKey(f"{what}: no S3 object can have that name: {_line(str(error))}")
     if isinstance(error, BotoCoreError) and not isinstance(error, TROUBLE):
         return OriginError(f"{what}: the origin {endpoint} failed: {_line(str(error))}")
     return OriginError(f"{what}: no answer from the origin {endpoint}: {cause(error)}")
+
+
+def no_credentials(what: str) -> NoCredentials:
+    """The error where there is nothing to sign with. what: the object, or the origin."""
+    return NoCredentials(
+        f"{what}: no AWS credentials were found on this node: set AWS_ACCESS_KEY_ID and"
+        " AWS_SECRET_ACCESS_KEY, a profile or a role, and start it again"
+    )
 
 
 def of_status(

@@ -63,6 +63,7 @@ PROGRESS_BYTES = 64 << 10
 BACKOFF_BASE_MS = 50.0
 BACKOFF_CAP_MS = 2_000.0
 COMPLAINT_INTERVAL_MS = 10_000  # between two log lines about an origin that fails
+_ANY_NAME = ObjectName("bucket", "key")
 LIST_MAX_COUNT = 1_000  # S3's own limit for a page
 
 log = structlog.get_logger(__name__)
@@ -109,6 +110,15 @@ class S3Origin:
         """Make the client now rather than at the first call. Does no network I/O by itself."""
         await self._ready()
 
+    async def check_credentials(self) -> None:
+        """Sign something, which asks nobody but who gives the credentials. Raises NoCredentials, or
+        OriginError if they do not come.
+        """
+        try:
+            await self._signer.url(await self._ready(), _ANY_NAME)
+        except blame.CALL_ERRORS as error:
+            raise blame.of_exception(error, self._endpoint, "", self._endpoint) from error
+
     async def head(self, name: ObjectName, _max_age_s: float = 0.0) -> ObjectVersion:
         """See `Origin.head`."""
         client = await self._ready()
@@ -126,13 +136,15 @@ class S3Origin:
     async def access(self) -> S3Access:
         """How to reach the same S3 by other means, with credentials that are good now.
 
-        Raises: what botocore raises where it finds half of its credentials.
+        Raises: NoCredentials; what botocore raises where it finds half of them.
         """
         client = await self._ready()
         assert self._tls is not None
-        found = None if self._settings.anonymous else await self._session.get_credentials()
         credentials = None
-        if found is not None:
+        if not self._settings.anonymous:
+            found = await self._session.get_credentials()
+            if found is None:
+                raise blame.no_credentials(self._endpoint)
             frozen = await found.get_frozen_credentials()
             credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
         return S3Access(self._endpoint, client.meta.region_name, credentials, self._tls)

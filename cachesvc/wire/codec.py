@@ -2,7 +2,7 @@
 
 Rules: whatever comes in is validated by making the core's value of it; a message that cannot be
 one is ProtocolError, or the precise error (InvalidKey, RangeError) where the reader is to blame.
-ERRORS is the one table from errors to wire codes, both ways; gRPC and HTTP follow from it.
+ERRORS is the one table from errors to wire codes, both ways; gRPC follows from it.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ END_OF_OBJECT = (1 << 64) - 1
 MAX_FORGET_COUNT = 1024  # objects in one request
 _FORGET_NAME_BYTES = 48 << 10  # of names in one request, which is a frame's header
 
-# error class -> (wire code, gRPC status name, HTTP status)
-ERRORS: dict[type[errors.CacheError], tuple[cluster_pb2.ErrorCode.ValueType, str, int]] = {
-    errors.ObjectNotFound: (cluster_pb2.ERROR_CODE_OBJECT_NOT_FOUND, "NOT_FOUND", 404),
-    errors.Unauthenticated: (cluster_pb2.ERROR_CODE_UNAUTHENTICATED, "UNAUTHENTICATED", 401),
-    errors.AccessDenied: (cluster_pb2.ERROR_CODE_ACCESS_DENIED, "PERMISSION_DENIED", 403),
-    errors.ObjectChanged: (cluster_pb2.ERROR_CODE_OBJECT_CHANGED, "FAILED_PRECONDITION", 412),
-    errors.RangeError: (cluster_pb2.ERROR_CODE_RANGE, "OUT_OF_RANGE", 416),
-    errors.InvalidKey: (cluster_pb2.ERROR_CODE_INVALID_KEY, "INVALID_ARGUMENT", 400),
-    errors.NotCacheable: (cluster_pb2.ERROR_CODE_NOT_CACHEABLE, "FAILED_PRECONDITION", 409),
-    errors.OriginError: (cluster_pb2.ERROR_CODE_ORIGIN, "UNAVAILABLE", 502),
-    errors.Overloaded: (cluster_pb2.ERROR_CODE_OVERLOADED, "RESOURCE_EXHAUSTED", 503),
-    errors.ProtocolError: (cluster_pb2.ERROR_CODE_PROTOCOL, "INVALID_ARGUMENT", 400),
-    errors.NodeUnavailable: (cluster_pb2.ERROR_CODE_DRAINING, "UNAVAILABLE", 503),
-    errors.InternalError: (cluster_pb2.ERROR_CODE_INTERNAL, "INTERNAL", 500),
+# error class -> (wire code, gRPC status name)
+ERRORS: dict[type[errors.CacheError], tuple[cluster_pb2.ErrorCode.ValueType, str]] = {
+    errors.ObjectNotFound: (cluster_pb2.ERROR_CODE_OBJECT_NOT_FOUND, "NOT_FOUND"),
+    errors.Unauthenticated: (cluster_pb2.ERROR_CODE_UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.AccessDenied: (cluster_pb2.ERROR_CODE_ACCESS_DENIED, "PERMISSION_DENIED"),
+    errors.ObjectChanged: (cluster_pb2.ERROR_CODE_OBJECT_CHANGED, "FAILED_PRECONDITION"),
+    errors.RangeError: (cluster_pb2.ERROR_CODE_RANGE, "OUT_OF_RANGE"),
+    errors.InvalidKey: (cluster_pb2.ERROR_CODE_INVALID_KEY, "INVALID_ARGUMENT"),
+    errors.NotCacheable: (cluster_pb2.ERROR_CODE_NOT_CACHEABLE, "FAILED_PRECONDITION"),
+    errors.NoCredentials: (cluster_pb2.ERROR_CODE_NO_CREDENTIALS, "UNAVAILABLE"),
+    errors.OriginError: (cluster_pb2.ERROR_CODE_ORIGIN, "UNAVAILABLE"),
+    errors.Overloaded: (cluster_pb2.ERROR_CODE_OVERLOADED, "RESOURCE_EXHAUSTED"),
+    errors.ProtocolError: (cluster_pb2.ERROR_CODE_PROTOCOL, "INVALID_ARGUMENT"),
+    errors.NodeUnavailable: (cluster_pb2.ERROR_CODE_DRAINING, "UNAVAILABLE"),
+    errors.InternalError: (cluster_pb2.ERROR_CODE_INTERNAL, "INTERNAL"),
 }
-_BY_CODE = {code: kind for kind, (code, _, _) in ERRORS.items()}
+_BY_CODE = {code: kind for kind, (code, _) in ERRORS.items()}
 
 
-def code_of(error: BaseException) -> tuple[cluster_pb2.ErrorCode.ValueType, str, int]:
-    """Wire code, gRPC status name and HTTP status of any exception; a stranger is a defect."""
+def code_of(error: BaseException) -> tuple[cluster_pb2.ErrorCode.ValueType, str]:
+    """Wire code and gRPC status name of any exception; a stranger is a defect."""
     for kind in type(error).__mro__:
         if kind in ERRORS:
             return ERRORS[kind]

@@ -27,6 +27,7 @@ from cachesvc_client.config import ClientConfig, configured
 from cachesvc_client.effects import Steps
 from cachesvc_client.engine import ClientClosed, Engine
 from cachesvc_client.fallback import check_settings
+from cachesvc_client.hello import Welcome
 from cachesvc_client.pinned import PinnedObject
 from cachesvc_client.region import Canvas, EmptyRegion, Region
 from cachesvc_client.script import Script
@@ -186,6 +187,12 @@ class CacheClient:
         engine = self._live()
         engine.meet()
         return engine.router.table
+
+    def greeting(self) -> Welcome:
+        """What a node of the cluster says of itself, the only one that is named or any of them.
+        Raises CacheError if no endpoint tells.
+        """
+        return self._live().meet()
 
     def where(self, uri: str) -> list[tuple[int, list[str]]]:
         """Which nodes own each block of an object: (block index, node ids in order)."""

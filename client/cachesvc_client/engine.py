@@ -23,6 +23,7 @@ from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import Crew, run
 from cachesvc_client.effects import Ask, AskOrigin, Effect, Forget, Steps, Together
 from cachesvc_client.fallback import Fallback
+from cachesvc_client.hello import Welcome
 from cachesvc_client.lane import Lane
 from cachesvc_client.meeting import Meeting
 from cachesvc_client.router import Router
@@ -80,13 +81,15 @@ class Engine:
         self._check_open()
         return run(steps, self._perform if tally is None else partial(self._perform, tally=tally))
 
-    def meet(self) -> None:
-        """Make sure that the ring is known.
+    def meet(self) -> Welcome:
+        """Make sure that the ring is known; the last Welcome.
 
         Raises: the CacheError that kept every endpoint from telling.
         """
         self._check_open()
         self._meeting.refresh(None)
+        assert self._meeting.welcome is not None
+        return self._meeting.welcome
 
     def ask_origin(self, where: str, operation: str, parameters: Mapping[str, Any]) -> Any:
         """The contract of CacheClient.ask_origin."""

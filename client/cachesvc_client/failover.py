@@ -30,6 +30,7 @@ from cachesvc.core.errors import (
     AccessDenied,
     CacheError,
     CorruptAnswer,
+    NoCredentials,
     NodeUnavailable,
     OriginError,
     ProtocolError,
@@ -326,6 +327,8 @@ class Failover:
             raise error
         why = str(self._why) if self._why else self._router.trouble()
         kind = AccessDenied if denied or self._refused else OriginError
+        if isinstance(error, NoCredentials) and isinstance(self._why, NoCredentials):
+            kind = NoCredentials
         raise kind(
             f"{self._name}: no node could give it ({why}), and reading the origin directly failed"
             f" too ({error})"

@@ -32,6 +32,7 @@ from cachesvc.core.errors import (
     AccessDenied,
     CacheError,
     InvalidKey,
+    NoCredentials,
     ObjectChanged,
     ObjectNotFound,
     OriginError,
@@ -186,7 +187,7 @@ class Fallback:
             keys = {key: given[key] for key in _SESSION_KEYS if given.get(key)}
             anonymous = bool(given.get("anonymous"))
             if not anonymous and not keys and session.get_credentials() is None:
-                raise OriginError(_NO_CREDENTIALS)
+                raise NoCredentials(_NO_CREDENTIALS)
             config = Config(
                 signature_version=UNSIGNED if anonymous else "s3v4",
                 connect_timeout=2,
@@ -232,7 +233,7 @@ class Fallback:
         except ClientError as error:
             raise _of_answer(name, error.response) from error
         except NoCredentialsError as error:
-            raise OriginError(f"{name}: {_NO_CREDENTIALS}") from error
+            raise NoCredentials(f"{name}: {_NO_CREDENTIALS}") from error
         except ParamValidationError as error:
             why = " ".join(str(error).split())[:300]
             raise InvalidKey(f"{name}: no S3 object can have that name: {why}") from error

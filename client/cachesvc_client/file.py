@@ -2,7 +2,8 @@
 
 Rules: every read names that version; once its bytes are gone, reads raise ObjectChanged. One lock
 guards the position, as in any file object: threads may share a file, and share its position. A
-forked child opens its own: a thread of the parent may hold the lock for ever, as the child sees it.
+forked child reads on with a position of its own, unless another thread held the lock at the fork,
+which it does for ever, as the child sees it: that file the child opens anew.
 """
 
 from __future__ import annotations

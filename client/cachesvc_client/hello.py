@@ -16,12 +16,13 @@ from cachesvc.wire.v1 import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a node says of itself and its cluster."""
+    """What a node says of itself and its cluster. trouble: what keeps it from its work, or ""."""
 
     node_id: str
     geometry: Geometry
     vnodes_per_weight: int
     table: MemberTable
+    trouble: str = ""
 
 
 def hello(token: str | None) -> cluster_pb2.HelloRequest:
@@ -48,4 +49,5 @@ def unpack_welcome(message: cluster_pb2.Welcome, who: str) -> Welcome:
     vnodes = message.config.vnodes_per_weight
     if not table.members or not 0 < vnodes <= 4096:
         raise ProtocolError(f"node {who} welcomes with no members, or {vnodes} vnodes")
-    return Welcome(message.node_id, codec.unpack_geometry(message.config), vnodes, table)
+    geometry = codec.unpack_geometry(message.config)
+    return Welcome(message.node_id, geometry, vnodes, table, message.trouble)

@@ -31,6 +31,7 @@ class Greeter(Protocol):
 
 class Meeting:
     """Gives the router the member tables that nodes tell of. endpoints: where the first is asked.
+    welcome: the last one, if any.
 
     checked: called with every Welcome before it is believed; raises the CacheError that is wrong
     with it.
@@ -45,6 +46,7 @@ class Meeting:
         checked: Callable[[Welcome], None] = lambda _: None,
     ) -> None:
         self.endpoints = list(endpoints)
+        self.welcome: Welcome | None = None
         self._config = config
         self._router = router
         self._greeter = greeter
@@ -110,3 +112,4 @@ class Meeting:
                 self._router.succeeded(member)
         self._refreshed_s = time.monotonic()
         self._down = None
+        self.welcome = welcome

@@ -258,7 +258,7 @@ def _error_of(error: Any, address: str) -> CacheError:
             return precise
     if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"):
         return NodeUnavailable(f"node {address}: {status.lower()}: {details}")
-    for kind, (_, name, _) in codec.ERRORS.items():
+    for kind, (_, name) in codec.ERRORS.items():
         if name == status and name != "INVALID_ARGUMENT":
             return kind(f"node {address}: {details}")
     return ProtocolError(f"node {address}: {status.lower()}: {details}")

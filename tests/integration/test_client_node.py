@@ -236,6 +236,22 @@ def in_child(client: CacheClient) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def test_a_file_is_read_on_in_a_forked_child_with_a_position_of_its_own(ring: Ring) -> None:
+    with ring.client() as client, client.open("s3://b/big") as file:
+        assert file.read(10) == DATA[:10]
+        pid = os.fork()
+        if pid == 0:
+            try:
+                right = file.read(3 * MIB) == DATA[10 : 10 + 3 * MIB]
+                right = right and file.seek(-5, 2) == len(DATA) - 5 and file.read() == DATA[-5:]
+                os._exit(0 if right else 3)
+            finally:
+                os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert file.tell() == 10
+        assert file.read() == DATA[10:]
+
+
 @pytest.mark.parametrize("lane", ["tcp", "grpc"])
 def test_a_child_forked_while_the_parent_reads_can_read_and_the_parent_goes_on(
     ring: Ring, lane: str

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61\x63hesvc/wire/v1/cluster.proto\x12\x10\x63\x61\x63hesvc.wire.v1\"t\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12(\n\x06member\x18\x04 \x01(\x0b\x32\x18.cachesvc.wire.v1.Member\"U\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0clane_address\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\r\"\x87\x01\n\rClusterConfig\x12\x13\n\x0b\x62lock_bytes\x18\x01 \x01(\x04\x12\x12\n\npage_bytes\x18\x02 \x01(\x04\x12\x18\n\x10\x65xtent_min_bytes\x18\x03 \x01(\x04\x12\x18\n\x10\x65xtent_max_bytes\x18\x04 \x01(\x04\x12\x19\n\x11vnodes_per_weight\x18\x05 \x01(\r\"G\n\x0bMemberTable\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.cachesvc.wire.v1.Member\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\"\xbb\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12/\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ClusterConfig\x12,\n\x05table\x18\x04 \x01(\x0b\x32\x1d.cachesvc.wire.v1.MemberTable\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\"C\n\x05\x45rror\x12)\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.cachesvc.wire.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t*\xf2\x02\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_OBJECT_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_CODE_ACCESS_DENIED\x10\x02\x12\x1d\n\x19\x45RROR_CODE_OBJECT_CHANGED\x10\x03\x12\x14\n\x10\x45RROR_CODE_RANGE\x10\x04\x12\x1a\n\x16\x45RROR_CODE_INVALID_KEY\x10\x05\x12\x15\n\x11\x45RROR_CODE_ORIGIN\x10\x06\x12\x19\n\x15\x45RROR_CODE_OVERLOADED\x10\x07\x12\x1e\n\x1a\x45RROR_CODE_UNAUTHENTICATED\x10\x08\x12\x17\n\x13\x45RROR_CODE_PROTOCOL\x10\t\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\n\x12\x1c\n\x18\x45RROR_CODE_NOT_CACHEABLE\x10\x0b\x12\x17\n\x13\x45RROR_CODE_DRAINING\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61\x63hesvc/wire/v1/cluster.proto\x12\x10\x63\x61\x63hesvc.wire.v1\"t\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12(\n\x06member\x18\x04 \x01(\x0b\x32\x18.cachesvc.wire.v1.Member\"U\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0clane_address\x18\x02 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\r\"\x87\x01\n\rClusterConfig\x12\x13\n\x0b\x62lock_bytes\x18\x01 \x01(\x04\x12\x12\n\npage_bytes\x18\x02 \x01(\x04\x12\x18\n\x10\x65xtent_min_bytes\x18\x03 \x01(\x04\x12\x18\n\x10\x65xtent_max_bytes\x18\x04 \x01(\x04\x12\x19\n\x11vnodes_per_weight\x18\x05 \x01(\r\"G\n\x0bMemberTable\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.cachesvc.wire.v1.Member\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\"\xcc\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12/\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ClusterConfig\x12,\n\x05table\x18\x04 \x01(\x0b\x32\x1d.cachesvc.wire.v1.MemberTable\x12&\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\x12\x0f\n\x07trouble\x18\x06 \x01(\t\"C\n\x05\x45rror\x12)\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1b.cachesvc.wire.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t*\x91\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_CODE_OBJECT_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_CODE_ACCESS_DENIED\x10\x02\x12\x1d\n\x19\x45RROR_CODE_OBJECT_CHANGED\x10\x03\x12\x14\n\x10\x45RROR_CODE_RANGE\x10\x04\x12\x1a\n\x16\x45RROR_CODE_INVALID_KEY\x10\x05\x12\x15\n\x11\x45RROR_CODE_ORIGIN\x10\x06\x12\x19\n\x15\x45RROR_CODE_OVERLOADED\x10\x07\x12\x1e\n\x1a\x45RROR_CODE_UNAUTHENTICATED\x10\x08\x12\x17\n\x13\x45RROR_CODE_PROTOCOL\x10\t\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\n\x12\x1c\n\x18\x45RROR_CODE_NOT_CACHEABLE\x10\x0b\x12\x17\n\x13\x45RROR_CODE_DRAINING\x10\x0c\x12\x1d\n\x19\x45RROR_CODE_NO_CREDENTIALS\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cachesvc.wire.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORCODE']._serialized_start=728
-  _globals['_ERRORCODE']._serialized_end=1098
+  _globals['_ERRORCODE']._serialized_start=745
+  _globals['_ERRORCODE']._serialized_end=1146
   _globals['_HELLOREQUEST']._serialized_start=52
   _globals['_HELLOREQUEST']._serialized_end=168
   _globals['_MEMBER']._serialized_start=170
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBERTABLE']._serialized_start=395
   _globals['_MEMBERTABLE']._serialized_end=466
   _globals['_WELCOME']._serialized_start=469
-  _globals['_WELCOME']._serialized_end=656
-  _globals['_ERROR']._serialized_start=658
-  _globals['_ERROR']._serialized_end=725
+  _globals['_WELCOME']._serialized_end=673
+  _globals['_ERROR']._serialized_start=675
+  _globals['_ERROR']._serialized_end=742
 # @@protoc_insertion_point(module_scope)

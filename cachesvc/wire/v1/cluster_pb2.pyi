@@ -38,6 +38,7 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_INTERNAL: _ErrorCode.ValueType  # 10
     ERROR_CODE_NOT_CACHEABLE: _ErrorCode.ValueType  # 11
     ERROR_CODE_DRAINING: _ErrorCode.ValueType  # 12
+    ERROR_CODE_NO_CREDENTIALS: _ErrorCode.ValueType  # 13
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -54,6 +55,7 @@ ERROR_CODE_PROTOCOL: ErrorCode.ValueType  # 9
 ERROR_CODE_INTERNAL: ErrorCode.ValueType  # 10
 ERROR_CODE_NOT_CACHEABLE: ErrorCode.ValueType  # 11
 ERROR_CODE_DRAINING: ErrorCode.ValueType  # 12
+ERROR_CODE_NO_CREDENTIALS: ErrorCode.ValueType  # 13
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final
@@ -185,8 +187,11 @@ class Welcome(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     TABLE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     node_id: _builtins.str
+    trouble: _builtins.str
+    """What keeps the node from its work, for people to read; empty: nothing."""
     @_builtins.property
     def config(self) -> Global___ClusterConfig: ...
     @_builtins.property
@@ -201,10 +206,11 @@ class Welcome(_message.Message):
         config: Global___ClusterConfig | None = ...,
         table: Global___MemberTable | None = ...,
         error: Global___Error | None = ...,
+        trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "error", b"error", "table", b"table"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "error", b"error", "node_id", b"node_id", "protocol_version", b"protocol_version", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "error", b"error", "node_id", b"node_id", "protocol_version", b"protocol_version", "table", b"table", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ from cachesvc.core.errors import (
     AccessDenied,
     CacheError,
     CorruptAnswer,
+    NoCredentials,
     NodeUnavailable,
     ObjectChanged,
     ObjectNotFound,
@@ -45,6 +46,17 @@ def test_the_next_owner_answers_where_the_first_cannot(error: type[CacheError]) 
     world.read((0, 100))
     ejected = error is NodeUnavailable
     assert (world.asked()[0] == f"{owner(0, 1)} read") == ejected
+
+
+def test_if_nobody_has_credentials_the_error_says_that_trying_again_is_no_use() -> None:
+    for node, origin, kind in (
+        (NoCredentials, NoCredentials, NoCredentials),
+        (NoCredentials, OriginError, OriginError),
+        (NodeUnavailable, NoCredentials, OriginError),
+    ):
+        with pytest.raises(OriginError, match="no node could") as failed:
+            World(trouble=everything(node, origin)).read((0, 100))
+        assert type(failed.value) is kind
 
 
 def test_a_group_whose_owner_failed_is_spread_over_the_next_owners() -> None:
