@@ -21,7 +21,10 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if not missing or missing in _OURS:
             raise
-        sys.exit(f"cachesvc: {missing} is not installed: pip install 'cachesvc[node]'")
+        sys.exit(
+            "cachesvc: the program needs more than the thin client, which is all that is installed"
+            f" ({missing} is missing): pip install 'cachesvc[node]', or in a clone '.[node]'"
+        )
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cachesvc import exports, serving
 from cachesvc.core.addresses import split_address
@@ -28,7 +30,47 @@ from cachesvc.serving import fail
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient
 
+_ALIKE = 0.75  # of SequenceMatcher; the 0.6 of typer suggests `ring` for `drain`
+
+
+class _Commands(TyperGroup):
+    """The commands. Of a command or an option that there is not, it suggests those that were meant,
+    and none that only shares some letters.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if hasattr(error, "message") and (near := _alike(args[0], self.commands)):
+                error.message += f" Did you mean {' or '.join(near)}?"
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "possibilities") and hasattr(error, "option_name"):
+                error.possibilities = _alike(error.option_name, error.possibilities or ())
+            raise
+
+
+def _alike(written: str, names: Iterable[str]) -> list[str]:
+    """Those that `written` may have meant: nearly it, the beginning of it, or a word of it."""
+    wanted = written.strip("-")
+    return [
+        name
+        for name in names
+        if SequenceMatcher(None, wanted, name.strip("-")).ratio() >= _ALIKE
+        or name.startswith(written)
+        or written.startswith(name + "-")
+        or wanted in name.split("-")
+    ]
+
+
 app = typer.Typer(
+    cls=_Commands,
+    suggest_commands=False,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -148,6 +148,32 @@ def test_a_port_that_is_no_lane_is_named(tmp_path: Path) -> None:
     assert address in failed.stderr
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("nod", "Did you mean node?"),
+        ("statu", "Did you mean stat or status?"),
+        ("devorign", "Did you mean devorigin?"),
+        ("drain", "No such command 'drain'."),
+        ("get --endpont x", "(Possible options: --endpoint)"),
+        ("node --cap 1GiB", "(Possible options: --capacity)"),
+        ("node --dir x", "(Possible options: --data-dir)"),
+        ("node --s3-port 1", "(Possible options: --s3)"),
+        ("node --node_id x", "(Possible options: --node-id)"),
+        ("node --zone z", "No such option: --zone"),
+        ("node --version", "No such option: --version"),
+        ("demo --inputs x", "(Possible options: --input)"),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_what_was_meant_and_nothing_else(
+    written: str, meant: str
+) -> None:
+    refused = run_cli(*written.split())
+    said = " ".join(refused.stderr.replace("│", " ").split())
+    assert refused.exit_code == 2
+    assert f"{meant} ╰" in said
+
+
 def test_status_names_every_endpoint_of_a_ring_that_is_down() -> None:
     ports = free_ports(2)
     addresses = [f"127.0.0.1:{port}" for port in ports]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Any, Self
 
@@ -23,6 +24,10 @@ from cachesvc_client.tensors.slices import TensorSlice
 from cachesvc_client.tensors.staging import copies_to
 
 _INDEX = ".json"
+_HOW_TO_GET = {
+    "numpy": "pip install 'cachesvc[tensors]', or for torch's tensors give framework='torch'",
+    "torch": "pip install 'cachesvc[torch]', or have numpy's arrays of open_safetensors(uri)",
+}
 
 
 class Checkpoint(Mapping[str, Any]):
@@ -141,10 +146,12 @@ def open_safetensors(
     progress: a bar for `load`, `items` and `values`; None shows it on a terminal.
 
     Nothing but headers is fetched yet. Raises: CorruptCheckpoint (also a ValueError) for what is no
-    whole checkpoint; KeyError for a name that it does not have; else as a read of CacheClient does.
+    whole checkpoint; KeyError for a name that it does not have; ImportError without the framework;
+    else as a read of CacheClient does.
     """
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework is {framework!r}: give one of {', '.join(FRAMEWORKS)}")
+    _check_there(framework, uri)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank} of {world_size}: give 0 <= rank < world_size")
     owned = client is None
@@ -176,6 +183,7 @@ def load_state_dict(
     to; for another device, a file at a time is copied there, all of it when this returns. The rest
     as `open_safetensors`.
     """
+    _check_there("torch", uri)
     copies = copies_to(device)
     with open_safetensors(
         uri, client=client, framework="torch", names=names, rank=rank, world_size=world_size,
@@ -184,6 +192,14 @@ def load_state_dict(
         state = {name: copies.copy(tensor) for name, tensor in checkpoint.items()}
         copies.finish()
         return state
+
+
+def _check_there(framework: str, uri: str) -> None:
+    if find_spec(framework) is None:
+        raise ImportError(
+            f"{uri}: its tensors cannot be made, because {framework} is not installed:"
+            f" {_HOW_TO_GET[framework]}"
+        )
 
 
 def _opened(

@@ -32,7 +32,9 @@ def bar(what: str, total_bytes: int, wanted: bool | None) -> Iterator[Tell]:
         )
     except ImportError as error:
         if wanted:
-            raise ImportError("a progress bar needs rich: pip install cachesvc[tensors]") from error
+            raise ImportError(
+                "a progress bar needs rich: pip install 'cachesvc[tensors]'"
+            ) from error
         yield _silent
         return
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
