@@ -36,6 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) is older than 3.11: name another one, as in make PYTHON=python3.11" >&2; \
 		exit 1; }
+	@echo "making $(VENV), once: 2 GB of packages, which takes some minutes" >&2
 	@test -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -45,7 +46,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 			echo "$(PYTHON) cannot make virtual environments: install $$package" >&2; exit 1; \
 		fi; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
+	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt -e '.[dev]'
 	@# torch's CPU build where pip finds it by its exact name, never the large default; with it what
 	@# would have pip get that default
