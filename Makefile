@@ -36,7 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) is older than 3.11: name another one, as in make PYTHON=python3.11" >&2; \
 		exit 1; }
-	@echo "making $(VENV), once: 2 GB of packages, which takes some minutes" >&2
+	@echo "making $(VENV), once: 2 GB of packages, about three minutes" >&2
 	@test -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

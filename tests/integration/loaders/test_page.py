@@ -4,19 +4,15 @@ stands, in a process of its own.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
 import sys
-import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from cachesvc.devorigin import DevOrigin
-from tests.integration.doors.checkpoints import made, numbers
 from tests.integration.loaders import contents
 from tests.integration.loaders.conftest import Place
 from tests.integration.loaders.gateway import without_streaming
@@ -25,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 SECTION = README.partition("\n## In your loader\n")[2].partition("\n## ")[0]
 PAGE = (ROOT / "docs" / "in-your-loader.md").read_text() + SECTION
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SAMPLE, *SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 GATEWAY = "http://127.0.0.1:7072"  # of the page
 FOLDER = "/tmp/mds"  # of the page
 # A thread of pyarrow that lets go of a Python file, of whatever fsspec file system, while the
@@ -51,9 +47,20 @@ def needs(snippet: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def filled(place: Place) -> Place:
-    """The origin has what the snippets name."""
-    fill(place.origin)
+    """The origin has what the snippets name: the page's own block has put it there."""
+    skip_without(needs(SAMPLE) | {"pyarrow"})
+    done = run(SAMPLE, place)
+    assert (done.returncode, done.stderr) == (0, "")
+    if not without_streaming():
+        for key, data in contents.samples().items():
+            place.origin.put("data", f"mds/{key}", data)
     return place
+
+
+def skip_without(libraries: set[str]) -> None:
+    missing = sorted(name for name in libraries if find_spec(name) is None)
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
 
 
 def environment(place: Place) -> dict[str, str]:
@@ -65,41 +72,11 @@ def environment(place: Place) -> dict[str, str]:
     }
 
 
-def fill(origin: DevOrigin) -> None:
-    lines = "number,name\n" + "".join(f"{number},row {number}\n" for number in range(1000))
-    origin.put("data", "table.csv", lines.encode())
-    for number in range(4):
-        origin.put("data", f"image-{number:03d}", b"image" * (number + 1))
-    for number in range(2):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            member = tarfile.TarInfo(f"sample-{number}.txt")
-            member.size = 4
-            archive.addfile(member, io.BytesIO(b"text"))
-        origin.put("data", f"shard-{number}.tar", buffer.getvalue())
-    weights = {"embed": numbers(64, 8, 1), "head": numbers(8, 64, 2)}
-    origin.put("models", "model.safetensors", made(weights))
-    index = '{"weight_map": {"embed": "model.safetensors", "head": "model.safetensors"}}'
-    origin.put("models", "model.safetensors.index.json", index.encode())
-    if find_spec("pyarrow"):
-        import pyarrow
-        import pyarrow.parquet
-
-        table, buffer = pyarrow.table({"number": list(range(100))}), io.BytesIO()
-        pyarrow.parquet.write_table(table, buffer)
-        for key in ("table.parquet", "parts/one.parquet"):
-            origin.put("data", key, buffer.getvalue())
-    if find_spec("streaming") and not without_streaming():
-        for key, data in contents.samples().items():
-            origin.put("data", f"mds/{key}", data)
-    if find_spec("zarr"):
-        import zarr
-
-        store: dict[str, zarr.core.buffer.Buffer] = {}
-        array = zarr.create_array(zarr.storage.MemoryStore(store), shape=(40,), dtype="i4")
-        array[:] = 7
-        for key, value in store.items():
-            origin.put("data", f"some.zarr/{key}", value.to_bytes())
+def run(code: str, place: Place) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(place), capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
 
 
 def test_readme_has_a_snippet() -> None:
@@ -115,19 +92,13 @@ def test_every_client_has_its_snippet() -> None:
 def test_the_snippet_runs_and_reads_through_the_cache(
     filled: Place, snippet: str, tmp_path: Path
 ) -> None:
-    missing = sorted(name for name in needs(snippet) if find_spec(name) is None)
-    if missing:
-        pytest.skip(f"{', '.join(missing)} is not installed")
+    skip_without(needs(snippet))
     if "streaming" in needs(snippet) and (why := without_streaming()):
         pytest.skip(why)
     code = snippet.replace(GATEWAY, filled.cached.s3).replace(FOLDER, str(tmp_path / "mds"))
     if "streaming" not in needs(snippet):
         code += ENDED_AT_ONCE
     before = filled.asked()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(filled), capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = run(code, filled)
+    assert (done.returncode, done.stderr) == (0, "")
     assert filled.asked() > before

@@ -33,8 +33,8 @@ def steps() -> list[str]:
         text = re.split(r"\n#+ ", README.partition(f" {section}")[2])[0]
         for language, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
             if language == "sh":
-                block = block.replace("make setup\n", "")
-                found.append(block.replace("--for boto3", "--for boto3 --gateway 127.0.0.1:7072"))
+                ready = block.replace("make setup\n", "")
+                found.append(ready.replace("--for boto3", "--for boto3 --gateway 127.0.0.1:7072"))
             elif "import" in block:
                 found.append(f".venv/bin/python - <<'END'\n{block}END\n")
     return found
