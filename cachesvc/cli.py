@@ -62,7 +62,7 @@ def _alike(written: str, names: Iterable[str]) -> list[str]:
         name
         for name in names
         if SequenceMatcher(None, wanted, name.strip("-")).ratio() >= _ALIKE
-        or name.startswith(written)
+        or (wanted and name.startswith(written))
         or written.startswith(name + "-")
         or wanted in name.split("-")
     ]

@@ -189,8 +189,8 @@ class CacheClient:
         return engine.router.table
 
     def greeting(self) -> Welcome:
-        """What a node of the cluster says of itself, the only one that is named or any of them.
-        Raises CacheError if no endpoint tells.
+        """What the node at the endpoint says of itself and its cluster; of several endpoints, that
+        which was asked last. Raises CacheError if none tells.
         """
         return self._live().meet()
 

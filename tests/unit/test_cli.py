@@ -174,6 +174,10 @@ def test_what_is_mistyped_is_answered_with_what_was_meant_and_nothing_else(
     assert f"{meant} ╰" in said
 
 
+def test_an_empty_command_suggests_none() -> None:
+    assert "Did you mean" not in run_cli("").stderr
+
+
 def test_status_names_every_endpoint_of_a_ring_that_is_down() -> None:
     ports = free_ports(2)
     addresses = [f"127.0.0.1:{port}" for port in ports]
