@@ -3,8 +3,9 @@
 Rules
 - One thread at a time drives it, the origin's fill thread, which need not be the loop's; it hops to
   the event loop by `hop` to tell the flight of its progress.
-- A page counts once it is whole and hashed; pages are stored in runs of `write_bytes`, because how
-  a block file is written decides how fast it maps.
+- A page counts once it is whole and hashed, and its parts (core/parts.py) are, while the processor
+  has it in its cache; pages are stored in runs of `write_bytes`, because how a block file is
+  written decides how fast it maps.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cachesvc.buffers import BufferPool
+from cachesvc.core import parts
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.types import ObjectVersion
 from cachesvc.flight import Flight, Probe
@@ -52,6 +54,8 @@ class Landing:
         self._write_bytes = write_bytes
         self._progressed = progressed
         self._checksums = bytearray()
+        self._part_bytes = parts.part_bytes_of(self._extent.block.geometry.page_bytes)
+        self._part_sums = bytearray()
         self._hashed_bytes = 0
         self._told_bytes = 0
         self._written_bytes = 0
@@ -94,7 +98,9 @@ class Landing:
             end = min(self._hashed_bytes + page_bytes, self._size_bytes)
             if end > count_bytes:
                 return
-            self._checksums += checksum(view[self._hashed_bytes : end])
+            page = view[self._hashed_bytes : end]
+            self._checksums += checksum(page)
+            self._part_sums += parts.sums_of(page, self._part_bytes)
             self._hashed_bytes = end
 
     def _write(self, end: int) -> None:
@@ -104,8 +110,11 @@ class Landing:
         sums = bytes(self._checksums[first * CHECKSUM_BYTES : beyond * CHECKSUM_BYTES])
         data = self.view[self._written_bytes : end]
         self._written_bytes = end
-        if self._store.write(self._extent.block, self._extent.first_page + first, data, sums):
+        block, first_page = self._extent.block, self._extent.first_page + first
+        if self._store.write(block, first_page, data, sums):
             self.stored_pages += beyond - first
+            of_parts = self._part_sums[first * parts.SUMS_BYTES : beyond * parts.SUMS_BYTES]
+            self._store.part_sums.note(block, first_page, of_parts)
 
     def _progress(self, checksums: bytes) -> None:
         flight = self._flight

@@ -177,6 +177,10 @@ class LaneServer:
         self._reader.small.sent(small)
         return True
 
+    def quiet(self) -> None:
+        """Time to tell of what was sent."""
+        self._reader.small.settle()
+
     def refuse(self, connection: Connection, error: CacheError) -> None:
         log.info("connection refused", why=str(error))
         self._refusals.inc()

@@ -37,6 +37,7 @@ from cachesvc.wire.frame import Kind, RequestDecoder
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
 STALL_S = 60.0  # a client that takes nothing for so long is hung up on
 HELLO_S = 5.0  # who has not said Hello by then is hung up on
+QUIET_S = 0.001  # after which there is time for what does not press
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10
@@ -66,6 +67,9 @@ class Handler(Protocol):
 
     def refuse(self, connection: Connection, error: CacheError) -> None:
         """Say why, then hang up."""
+
+    def quiet(self) -> None:
+        """A thread has nothing to do, and had until just now."""
 
     def broken(self, pin: Pin, error: OSError) -> None:
         """A block file could not be sent."""
@@ -122,6 +126,7 @@ class LaneThread(Thread):
         self._swept_at = time.monotonic()
         self._complained_at = float("-inf")
         self._stopping = False
+        self._room = memoryview(bytearray(_RECV_BYTES))  # to allocate it anew takes longer
 
     # -- from any thread
 
@@ -143,8 +148,10 @@ class LaneThread(Thread):
     # -- the loop
 
     def run(self) -> None:
+        lately = False
         while not self._stopping:
-            for fd, mask in self._epoll.poll(1.0):
+            events = self._epoll.poll(QUIET_S if lately else SWEEP_INTERVAL_S)
+            for fd, mask in events:
                 try:
                     connection = self._connections.get(fd)
                     if connection is not None and mask == select.EPOLLIN:  # mostly
@@ -158,10 +165,13 @@ class LaneThread(Thread):
                     if fd in self._connections:
                         self.close(self._connections[fd])
             try:
+                if lately and not events:
+                    self._handler.quiet()
                 if time.monotonic() - self._swept_at >= SWEEP_INTERVAL_S:
                     self._sweep()
             except Exception:
-                log.exception("a lane thread stumbled over a silent client")
+                log.exception("a lane thread stumbled between two turns")
+            lately = bool(events)
         self._epoll.close()
         wake_fd, self._wake_fd = self._wake_fd, -1  # late posts must not hit another file
         os.close(wake_fd)
@@ -260,7 +270,8 @@ class LaneThread(Thread):
 
     def _receive(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(_RECV_BYTES)
+            count = connection.sock.recv_into(self._room)
+            data = bytes(self._room[:count])
         except BlockingIOError:
             return
         except OSError:

@@ -7,7 +7,10 @@ is there from the start, at zero.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.registry import Collector
 
 LABELLED = tuple[str, ...]
 
@@ -23,6 +26,8 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        self._late = _Late()
+        registry.register(self._late)
 
         def counter(name: str, text: str, labels: LABELLED = ()) -> Counter:
             return Counter(name, text, labels, namespace="cachesvc", registry=registry)
@@ -77,6 +82,10 @@ class Metrics:
         self.connections = gauge("lane_connections", "Open connections of the TCP lane")
         self._begin()
 
+    def before_a_look(self, settle: Callable[[], None]) -> None:
+        """Have this called when somebody looks at the metrics, to count what is counted late."""
+        self._late.settle.append(settle)
+
     def _begin(self) -> None:
         for result in READ_RESULTS:
             self.requests.labels("read", result)
@@ -92,3 +101,18 @@ class Metrics:
             self.evicted_bytes.labels(reason)
         for check in ("trailer", "page", "length"):
             self.corrupt_blocks.labels(check)
+
+
+class _Late(Collector):
+    """Has no metrics. The first in its registry, so that those behind it are up to date."""
+
+    def __init__(self) -> None:
+        self.settle: list[Callable[[], None]] = []
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        for settle in self.settle:
+            settle()
+        return []

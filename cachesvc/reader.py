@@ -85,6 +85,7 @@ class Reader:
         self._join = joiner.join
         self.readahead = Readahead(joiner, readahead_bytes, owns)
         self.small = SmallReads(store, geometry, self._checked_page, self._hit_small)
+        metrics.before_a_look(self.small.settle)
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")

@@ -2,37 +2,39 @@
 
 Story: a lane gives every whole request to `answer`, unless it is a large one known from before
 (repeats.py). The bytes of the request are the key: what was answered before is sent again as it
-stands, header and body. Else the request is split by hand (wire/lone.py), the bytes are read and
-checked, and the answer is made and kept. The first read of a page checks all of it; later ones read
-and check the parts that they touch (parts.py). What is anything but a stored range, within one
-page, of a version that the request names, is None, and the way of all other requests.
+stands, header and body. Else the request is split by hand (wire/lone.py), the parts of a page that
+it touches are read and checked (core/parts.py), and the answer is made and kept. Where the parts'
+checksums are not known, because nobody has filled or read the page since the node began, all of the
+page is checked. What is anything but a stored range, within one page, of a version that the request
+names, is None, and the way of all other requests.
 
 Rules
-- What is kept was checked when it was made, and rests on the block file that was open then, as do
-  the checksums of parts. Both are good only while the store still has that very file open for the
-  block: eviction, a failed check, a lost device and a file closed for want of descriptors all end
-  it. It is counted, and eviction policy and readahead told, like any hit, but behind its sending.
+- What is kept was checked when it was made, and rests on the block file that was open then. It is
+  good only while the store still has that very file open for the block: eviction, a failed check, a
+  lost device and a file closed for want of descriptors all end it.
 - Parts are read without a pin: should the file be closed meanwhile, the read fails, or its bytes do
   not match, and the page is pinned and checked as a whole.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
+- An answer is kept, and counted, and eviction policy and readahead are told of it, like of any hit,
+  but behind its sending, many at a time (`settle`): alone it costs several times as much.
 - At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
-  remembered, with their checksums of parts, once they were found here, up to MAX_KNOWN_BYTES;
-  those that were found first go first.
-- Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks is forgotten.
+  remembered once they were found here, up to MAX_KNOWN_BYTES; those that were found first go first.
+- Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
+  of their parts, are forgotten.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
-from cachesvc.core.format import checksum
+from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
@@ -42,12 +44,13 @@ from cachesvc.store import Store
 from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
-MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked, nor pages be checked
+MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
+MAX_UNTOLD = 64  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
-_SUMS_BYTES = 300  # of memory that the checksums of one page's parts take
 Hit = Callable[[BlockRef, int, int], None]
 _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
+_Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
 
 
 @dataclass(slots=True)
@@ -59,7 +62,6 @@ class SmallAnswer:
     request: bytes
     frame: bytes
     block: BlockRef
-    id: bytes
     start: int
     end: int
     file: BlockFile
@@ -68,17 +70,21 @@ class SmallAnswer:
     used: bool = False
 
 
-@dataclass(slots=True)
 class _Known:
-    """A block that was asked for, and how the answers of its version begin. sums: by page, the
-    checksums of its parts, made while `file` was open.
+    """A block that was asked for, what it says of itself worked out, and how the answers of its
+    version begin. size_bytes: of memory.
     """
 
-    block: BlockRef
-    beginning: bytes
-    size_bytes: int
-    file: BlockFile | None = None
-    sums: dict[int, bytes] = field(default_factory=dict)
+    __slots__ = ("beginning", "block", "id", "length_bytes", "object_end", "size_bytes", "start")
+
+    def __init__(self, block: BlockRef, beginning: bytes, size_bytes: int) -> None:
+        self.block = block
+        self.id = block.id
+        self.start = block.start
+        self.length_bytes = block.length_bytes
+        self.object_end = block.version.size_bytes
+        self.beginning = beginning
+        self.size_bytes = size_bytes
 
 
 class SmallReads:
@@ -107,6 +113,7 @@ class SmallReads:
         self._kept: Kept[bytes, SmallAnswer] = Kept(max_kept_bytes)
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = Lock()
+        self._untold: deque[SmallAnswer] = deque()
         self.known_bytes = 0
 
     @property
@@ -120,125 +127,149 @@ class SmallReads:
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
         kept = self._kept.get(request)
-        if kept is not None and kept.epoch == epoch and self._store.has_open(kept.id, kept.file):
+        if (
+            kept is not None
+            and kept.epoch == epoch
+            and self._store.open_file(kept.block.id) is kept.file
+        ):
             return kept
         wanted = lone.split_read(request)
         return None if wanted is None else self._made(request, *wanted, epoch)
 
     def sent(self, answer: SmallAnswer) -> None:
-        """It was a hit: who counts is told, now that nobody waits for it, and it is kept."""
-        self._store.touch(answer.id)
-        self._hit(answer.block, answer.start, answer.end)
-        if answer.size_bytes:
-            answer.used = True
-        elif answer.end - answer.start <= SMALL_BODY_BYTES:
-            answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
-            self._kept.keep(answer.request, answer)
+        """It was a hit, and nobody waits for it any more: it will be told, with others, to whoever
+        counts, and kept.
+        """
+        self._untold.append(answer)
+        if len(self._untold) >= MAX_UNTOLD:
+            self.settle()
+
+    def settle(self) -> None:
+        """Tell of all that was sent: there is time, or somebody looks at what is counted."""
+        untold = self._untold
+        try:
+            while True:
+                answer = untold.popleft()
+                self._store.touch(answer.block.id)
+                self._hit(answer.block, answer.start, answer.end)
+                if answer.size_bytes:
+                    answer.used = True
+                elif answer.end - answer.start <= SMALL_BODY_BYTES:
+                    answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
+                    self._kept.keep(answer.request, answer)
+        except IndexError:  # another thread may have told of the last one
+            pass
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
         himself; None: they lie in more than one page, or a disk would have to be waited for.
         """
-        page_bytes, block_bytes = self._geometry.page_bytes, self._geometry.block_bytes
-        if start >= end or start // page_bytes != (end - 1) // page_bytes:
+        found = self._found((version, start // self._geometry.block_bytes), start, end, wait=False)
+        if found is None:
             return None
-        index = start // block_bytes
-        key = version, index
-        known = self._known.get(key)
-        if known is None:
-            block = BlockRef(version, index, self._geometry)
-            known = _Known(block, b"", 2 * len(version.name.key) + _ENTRY_BYTES)
-        first, beyond = start - index * block_bytes, end - index * block_bytes
-        body, _ = self._checked(key, known, first, beyond, wait=False)
-        if body is not None:
-            self._store.touch(known.block.id)
-            self._hit(known.block, first, beyond)
+        known, (body, _, _) = found
+        first = start - known.block.start
+        self._store.touch(known.id)
+        self._hit(known.block, first, first + len(body))
         return body
 
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
+        self.settle()
         block_ids = {part.block.id for part in wrong}
         self._kept.drop_if(lambda kept: kept.block.id in block_ids)
-        with self._lock:
-            for key, known in list(self._known.items()):
-                if known.block.id in block_ids:
-                    del self._known[key]
-                    self.known_bytes -= known.size_bytes
+        self._store.part_sums.forget(block_ids)
 
     def _made(
         self, request: bytes, identity: bytes, start: int, end: int, epoch: int
     ) -> SmallAnswer | None:
+        key = identity, start // self._geometry.block_bytes
+        found = self._found(key, start, end, wait=True)
+        if found is None:
+            return None
+        known, (body, digest, file) = found
+        length = end - start
+        before, after = lone.answer_around(known.beginning, start, length, CHECKSUM_BYTES, epoch)
+        frame = b"".join((before, digest, after, body))
+        first = start - known.start
+        return SmallAnswer(request, frame, known.block, first, first + length, file, epoch)
+
+    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
+        """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
         page_bytes = self._geometry.page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
-        index = start // self._geometry.block_bytes
-        key = identity, index
-        known = self._known.get(key) or self._unpacked(identity, index)
-        if known is None or end > known.block.version.size_bytes:
+        known = self._known.get(key)
+        one = known or self._unpacked(*key)
+        if one is None or end > one.object_end:
             return None
-        block_start = index * self._geometry.block_bytes
-        first, beyond = start - block_start, end - block_start
-        body, file = self._checked(key, known, first, beyond, wait=True)
-        if body is None or file is None:
+        start -= one.start
+        end -= one.start
+        file = self._store.open_file(one.id)
+        sums = self._store.part_sums.of(one.id, start // page_bytes)
+        found = None
+        if file is not None and sums is not None and end - start <= SMALL_BODY_BYTES:
+            found = self._of_parts(one, file, sums, start, end, wait=wait)
+        found = found or self._of_page(one, start, end, wait=wait)
+        if found is None:
             return None
-        before, after = lone.answer_around(known.beginning, start, end - start, 8, epoch)
-        frame = b"".join((before, checksum(body), after, body))
-        return SmallAnswer(request, frame, known.block, known.block.id, first, beyond, file, epoch)
+        if known is None:
+            self._know(key, one)
+        return one, found
 
-    def _checked(
-        self, key: _Key, known: _Known, start: int, end: int, *, wait: bool
-    ) -> tuple[bytes | None, BlockFile | None]:
-        """Bytes `[start, end)` of a block, and the file that they are of; None: not to be had."""
-        body, file = self._of_parts(known, start, end, wait=wait), known.file
-        if body is None or file is None or not self._store.has_open(known.block.id, file):
-            return self._of_page(key, known, start, end, wait=wait)
-        return body, file
-
-    def _of_parts(self, known: _Known, start: int, end: int, *, wait: bool) -> bytes | None:
-        """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone."""
+    def _of_parts(
+        self, known: _Known, file: BlockFile, sums: bytes, start: int, end: int, *, wait: bool
+    ) -> _Body | None:
+        """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone. sums:
+        those of their page's parts.
+        """
         page_bytes, part_bytes = self._geometry.page_bytes, self._part_bytes
-        page, offset = divmod(start, page_bytes)
-        sums, file = known.sums.get(page), known.file
-        if sums is None or file is None or end - start > SMALL_BODY_BYTES:
-            return None
-        first = offset // part_bytes
-        read_start = page * page_bytes + first * part_bytes
-        parts_end = read_start + -(-(end - read_start) // part_bytes) * part_bytes
-        read_end = min(parts_end, (page + 1) * page_bytes, known.block.length_bytes)
+        page_start = start - start % page_bytes
+        first = (start - page_start) // part_bytes
+        read_start = page_start + first * part_bytes
+        read_end = read_start - (read_start - end) // part_bytes * part_bytes
+        read_end = min(read_end, page_start + page_bytes, known.length_bytes)
         try:
             data = file.pread(read_end - read_start, read_start, wait=wait)
         except OSError:
             return None  # closed meanwhile, or broken: whoever pins it will know
+        if read_start == start and read_end == end <= start + part_bytes:
+            digest = checksum(data)
+            right = len(data) == end - start and sums.startswith(digest, first * CHECKSUM_BYTES)
+            return (data, digest, file) if right else None
         if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
             return None
-        return data[start - read_start : end - read_start]
+        body = data[start - read_start : end - read_start]
+        return body, checksum(body), file
 
-    def _of_page(
-        self, key: _Key, known: _Known, start: int, end: int, *, wait: bool
-    ) -> tuple[bytes | None, BlockFile | None]:
-        """Bytes of a block, the page that they lie in read and checked as a whole, and the file;
-        None: the page is not here, or not right.
+    def _of_page(self, known: _Known, start: int, end: int, *, wait: bool) -> _Body | None:
+        """Bytes of a block, the page that they lie in read and checked as a whole; None: the page
+        is not here, or not right.
         """
         page, first = divmod(start, self._geometry.page_bytes)
         if not wait and self._store.at_hand(known.block) is None:
-            return None, None
+            return None
         pin = self._store.hold(known.block)
         if pin is None:
-            return None, None
+            return None
         try:
             data = self._checked_page(pin, page, wait) if pin.present >> page & 1 else None
             file = pin.held.file
-            if data is None or not self._store.has_open(known.block.id, file):
-                return None, None
         finally:
             pin.close()
-        self._know(key, known, file, page, parts.sums_of(data, self._part_bytes))
-        return data[first : first + end - start], file
+        if data is None:
+            return None
+        self._store.part_sums.note(known.block, page, parts.sums_of(data, self._part_bytes))
+        body = data[first : first + end - start]
+        return body, checksum(body), file
 
-    def _unpacked(self, identity: bytes, index: int) -> _Known | None:
+    def _unpacked(self, identity: bytes | ObjectVersion, index: int) -> _Known | None:
         """The block of a version that can be cached; None: the request is wrong, or bypasses, or
         has more in it than it needs.
         """
+        if isinstance(identity, ObjectVersion):
+            size_bytes = 2 * len(identity.name.key) + _ENTRY_BYTES
+            return _Known(BlockRef(identity, index, self._geometry), b"", size_bytes)
         if len(identity) > MAX_IDENTITY_BYTES:
             return None
         try:
@@ -249,19 +280,12 @@ class SmallReads:
         # the identity stands in the key, and unpacked
         return _Known(block, beginning, 2 * len(identity) + _ENTRY_BYTES)
 
-    def _know(self, key: _Key, known: _Known, file: BlockFile, page: int, sums: bytes) -> None:
-        """Remember a block that is here, and the checksums of a page that was right."""
+    def _know(self, key: _Key, known: _Known) -> None:
+        """Remember a block that is here."""
         with self._lock:
-            before_bytes = known.size_bytes if key in self._known else 0
             if self._known.setdefault(key, known) is not known:
-                return  # another thread was first; the page is checked once more, and remembered
-            if known.file is not file:
-                known.size_bytes -= _SUMS_BYTES * len(known.sums)
-                known.sums = {}
-                known.file = file
-            known.size_bytes += _SUMS_BYTES * (page not in known.sums)
-            known.sums[page] = sums
-            self.known_bytes += known.size_bytes - before_bytes
+                return  # another thread was first
+            self.known_bytes += known.size_bytes
             while self.known_bytes > self._max_known_bytes:
                 _, oldest = self._known.popitem(last=False)
                 self.known_bytes -= oldest.size_bytes

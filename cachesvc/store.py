@@ -27,6 +27,7 @@ from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile, Disk
 from cachesvc.metrics import Metrics
 from cachesvc.opener import Opener
+from cachesvc.part_sums import PartSums
 from cachesvc.pins import MAX_IDLE_OPEN_COUNT, OpenBlocks, Pin
 from cachesvc.recovery import Recovery
 from cachesvc.stock import Stock
@@ -38,7 +39,7 @@ class Store:
 
     Thread-safe. `clock` gives seconds and need only grow. Until `recover` has run to its end, a
     block that is not in the index is looked for on the disks themselves, so that a restarted node
-    serves its first hit at once.
+    serves its first hit at once. part_sums: of pages that were found right on this node.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Store:
         self._stock = Stock(disks, capacity_bytes, metrics, policy, clock, max_idle_open_count)
         self._opener = Opener(self._stock)
         self._writer = Writer(self._stock, self._opener)
+        self.part_sums = PartSums()
 
     @property
     def devices(self) -> list[Device]:
@@ -92,11 +94,11 @@ class Store:
         """
         return self._opener.pin_same(block_id, file)
 
-    def has_open(self, block_id: bytes, file: BlockFile) -> bool:
-        """Whether the file of a pin on the block is still the one that is open for it. Takes no
-        lock.
+    def open_file(self, block_id: bytes) -> BlockFile | None:
+        """The file that is open for the block, if one is. Who reads it without a pin may find it
+        closed, and checks what it reads. Takes no lock.
         """
-        return self._opener.has_open(block_id, file)
+        return self._opener.open_file(block_id)
 
     def touch(self, block_id: bytes) -> None:
         """Tell the eviction policy of a hit on a block, if its file is open."""

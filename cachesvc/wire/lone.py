@@ -12,6 +12,7 @@ parses; anything of another shape is None and goes through codec.py. Tests hold 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from struct import Struct
 
 from cachesvc.core.types import ObjectVersion, Source
@@ -25,10 +26,11 @@ _READ = b"CS" + bytes((Kind.READ, 0))
 _ANSWER = b"CS" + bytes((Kind.READ_ANSWER, 0))
 _EPOCH = Struct("<Q")
 _DISK = b"\x18" + bytes((Source.DISK,)) + b"\x22"
+_SHAPE_COUNT = 1024  # shapes of answers that are remembered
 _NUMBER = rb"([\x80-\xff]{0,8}[\x00-\x7f])"
-_REST = re.compile(
-    rb"\x1a(.)(?:\x08" + _NUMBER + rb")?\x10" + _NUMBER + rb"(?:\x39.{8})?", re.DOTALL
-)
+_rest = re.compile(
+    rb"\x1a.(?:\x08" + _NUMBER + rb")?\x10" + _NUMBER + rb"(?:\x39.{8})?", re.DOTALL
+).fullmatch
 
 
 def identity_of(version: ObjectVersion) -> bytes:
@@ -62,21 +64,23 @@ def pack_read(identity: bytes, start: int, end: int, epoch: int) -> bytes:
 
 def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     """Identity, start and end of a request's whole frame. None: it is of another shape."""
-    if len(frame) < PREFIX_BYTES + 8:
-        return None
-    magic, length, body_bytes = _PREFIX.unpack_from(frame)
-    if magic != _READ or length != len(frame) - PREFIX_BYTES or body_bytes:
+    length = len(frame) - PREFIX_BYTES
+    if length < 8 or not frame.startswith(_PREFIX.pack(_READ, length, 0)):
         return None
     border = _field_end(frame, _field_end(frame, PREFIX_BYTES, 0x0A), 0x12)
-    rest = _REST.fullmatch(frame, border) if border else None
-    if rest is None or rest.end(3) - rest.end(1) != rest[1][0]:
+    rest = _rest(frame, border) if border else None
+    if rest is None or rest.end(2) != border + 2 + frame[border + 1]:
         return None
-    start = 0 if rest[2] is None else _number(rest[2])
-    return frame[PREFIX_BYTES:border], start, _number(rest[3])
+    start, end = rest.groups()
+    return frame[PREFIX_BYTES:border], _number(start) if start else 0, _number(end)
 
 
 def _number(raw: bytes) -> int:
     """What a whole number in protobuf's wire form says; below 2**63 in nine bytes."""
+    number = int.from_bytes(raw, "little")
+    if len(raw) <= 4:  # the seven bits of each byte, moved together
+        low = number & 0x7F | number >> 1 & 0x3F80
+        return low | number >> 2 & 0x1FC000 | number >> 3 & 0xFE00000
     number = 0
     for byte in reversed(raw):
         number = number << 7 | byte & 0x7F
@@ -113,9 +117,21 @@ def answer_around(
     `length_bytes`, at least 1, from `start` on. beginning: `answer_start` of the version.
     """
     first = b"\x08" + pack_varint(start) if start else b""
-    segment = first + b"\x10" + pack_varint(length_bytes) + _DISK + pack_varint(sums_bytes)
-    segment_bytes = len(segment) + sums_bytes
-    before = beginning + b"\x22" + pack_varint(segment_bytes) + segment
+    prefix, opening, rest, after = _shape(
+        len(beginning), len(first), length_bytes, sums_bytes, epoch
+    )
+    return b"".join((prefix, beginning, opening, first, rest)), after
+
+
+@lru_cache(_SHAPE_COUNT)
+def _shape(
+    beginning_bytes: int, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Prefix, what stands before and behind the start, and behind the checksums: the same for all
+    answers of such sizes.
+    """
+    rest = b"\x10" + pack_varint(length_bytes) + _DISK + pack_varint(sums_bytes)
+    opening = b"\x22" + pack_varint(first_bytes + len(rest) + sums_bytes)
     after = b"\x28\x01\x39" + _EPOCH.pack(epoch) if epoch else b"\x28\x01"
-    header_bytes = len(before) + sums_bytes + len(after)
-    return _PREFIX.pack(_ANSWER, header_bytes, length_bytes) + before, after
+    sizes = beginning_bytes, len(opening), first_bytes, len(rest), sums_bytes, len(after)
+    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes), opening, rest, after

@@ -26,6 +26,9 @@ class Nobody:
     def at_once(self, connection: Connection, request: bytes) -> bool:
         raise AssertionError
 
+    def quiet(self) -> None:
+        pass
+
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         raise AssertionError
 

@@ -21,6 +21,7 @@ class BrokenHandler:
 
     def __init__(self) -> None:
         self.closed_count = 0
+        self.quiet_count = 0
 
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError("nobody listens")
@@ -36,6 +37,9 @@ class BrokenHandler:
 
     def refuse(self, connection: Connection, error: CacheError) -> None:
         raise AssertionError(f"nothing was wrong: {error}")
+
+    def quiet(self) -> None:
+        self.quiet_count += 1
 
     def broken(self, pin: Pin, error: OSError) -> None:
         raise AssertionError(f"no file was sent: {error}")
@@ -79,3 +83,15 @@ def test_a_sweep_that_breaks_ends_no_lane_thread(
         thread.post(lambda: thread.adopt(theirs_too))  # type: ignore[arg-type]
         spoken.sendall(encode(Kind.HELLO, b"still here?"))
         assert spoken.recv(100) == b"still here?"
+
+
+def test_a_thread_says_each_time_that_all_is_quiet(
+    lane: tuple[LaneThread, BrokenHandler],
+) -> None:
+    thread, handler = lane
+    done = list[int]()
+    for number in range(3):
+        before = handler.quiet_count
+        thread.post(lambda: done.append(number))  # noqa: B023
+        until(lambda: handler.quiet_count > before, f"all was quiet after {number}")  # noqa: B023
+        assert done == list(range(number + 1))

@@ -60,9 +60,10 @@ async def hit(rig: Rig, request: ReadRequest) -> bytes | None:
 
 
 def answered(small: SmallReads, request: bytes, epoch: int) -> bytes | None:
-    """The frame of a small answer, as a lane has it and sends it."""
+    """The frame of a small answer, as a lane sends it, and tells of it when all is quiet."""
     answer = small.answer(request, epoch)
     if answer is None:
         return None
     small.sent(answer)
+    small.settle()
     return answer.frame

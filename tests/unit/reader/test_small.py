@@ -8,7 +8,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
-from cachesvc.small import _ENTRY_BYTES, _SUMS_BYTES, MAX_IDENTITY_BYTES, SmallReads
+from cachesvc.small import _ENTRY_BYTES, MAX_IDENTITY_BYTES, MAX_UNTOLD, SmallReads
 from cachesvc.wire import codec
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
@@ -235,8 +235,8 @@ def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
             for start in range(1, 500):
                 assert answered(table, padded(version, start, 1000), EPOCH) is not None
                 held = sum(
-                    2 * len(identity) + _ENTRY_BYTES + _SUMS_BYTES * len(known.sums)
-                    for (identity, _), known in table._known.items()
+                    2 * len(identity) + _ENTRY_BYTES
+                    for identity, _ in table._known
                     if isinstance(identity, bytes)
                 )
                 assert 0 < held == table.known_bytes <= limit
@@ -259,5 +259,34 @@ def test_whoever_asks_with_verify_has_kept_answers_of_the_block_made_anew() -> N
             assert small(rig, version, (5, 55)) == first
             assert small(rig, version, (1030, 1040)) is other
             assert table.kept_bytes == sum(kept.size_bytes for kept in table._kept.values())
+
+    run(body)
+
+
+def test_what_was_sent_is_counted_when_somebody_looks_or_there_is_much_of_it() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            table = rig.reader.small
+
+            def send(count: int) -> None:
+                for start in range(count):
+                    answer = table.answer(request_of(version, (start, start + 1)), EPOCH)
+                    assert answer is not None
+                    table.sent(answer)
+
+            def hits() -> float:
+                return rig.count("requests_total", op="read", result="hit")
+
+            before = hits()
+            send(MAX_UNTOLD - 1)
+            assert table.kept_bytes == 0, "not told of yet"
+            assert hits() == before + MAX_UNTOLD - 1, "who looks at the metrics sees them counted"
+            assert table.kept_bytes > 0
+            send(MAX_UNTOLD - 1)
+            assert len(table._untold) == MAX_UNTOLD - 1
+            send(1)
+            assert not table._untold
+            assert hits() == before + 2 * MAX_UNTOLD - 1
 
     run(body)

@@ -1,5 +1,5 @@
-"""Small reads of pages that were checked before: only the parts that are asked for are read, and
-each time they are checked; whatever happened to the file, no wrong byte and no short answer.
+"""Small reads of pages that were found right before: only the parts that are asked for are read,
+and each time they are checked; whatever happened to the file, no wrong byte and no short answer.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import pytest
 from cachesvc.core import parts
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
-from cachesvc.small import _ENTRY_BYTES, _SUMS_BYTES, SmallReads
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
-from tests.unit.reader.sample import DATA, END, answered, expected, fill
-from tests.unit.reader.test_small import EPOCH, by_hit, request_of, small
+from tests.unit.reader.sample import DATA, END, expected, fill
+from tests.unit.reader.test_small import by_hit, small
 
 PAGE = GEOMETRY.page_bytes
 PART = parts.part_bytes_of(PAGE)
@@ -48,10 +47,24 @@ def record_reads(rig: Rig, version: ObjectVersion) -> list[tuple[int, int]]:
     return seen
 
 
+def test_only_the_parts_that_are_asked_for_are_read_once_the_page_was_filled() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            reads = record_reads(rig, version)
+            for start, end in ((1, 2), (PART, 2 * PART), (PAGE - 1, PAGE)):
+                reads.clear()
+                assert body_of(small(rig, version, (start, end))) == DATA[start:end]
+                assert reads == [(start // PART * PART, -(-end // PART) * PART)]
+
+    run(body)
+
+
 def test_only_the_parts_that_are_asked_for_are_read_once_the_page_was_checked() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
+            rig.store.part_sums.forget([blocks_of(version)[0].id])
             reads = record_reads(rig, version)
             assert small(rig, version, (PAGE + 1, PAGE + 2)) is not None
             assert reads == [(PAGE, 2 * PAGE)]
@@ -169,39 +182,13 @@ def test_whoever_asks_with_verify_has_pages_checked_as_a_whole_again() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
-            table = rig.reader.small
-            assert small(rig, version, (PAGE, PAGE + 1)) is not None
-            assert small(rig, version, (END - 1, END)) is not None
+            sums = rig.store.part_sums
+            first, last = blocks_of(version)[0], blocks_of(version)[-1]
             assert await rig.read((5, 55), verify=True) == expected(5, 55)
-            assert [known.block.index for known in table._known.values()] == [5]
-            assert table.known_bytes == sum(known.size_bytes for known in table._known.values())
+            assert sums.of(first.id, 0) is None
+            assert sums.of(last.id, 0) is not None
             reads = record_reads(rig, version)
             assert small(rig, version, (PAGE + 1, PAGE + 2)) is not None
             assert reads == [(PAGE, 2 * PAGE)]
-
-    run(body)
-
-
-def test_checksums_of_parts_take_no_more_than_their_bytes() -> None:
-    async def body() -> None:
-        async with open_rig() as rig:
-            version = await fill(rig)
-            limit = 2 * (_ENTRY_BYTES + 300) + 9 * _SUMS_BYTES
-            reader = rig.reader
-            table = SmallReads(
-                rig.store, GEOMETRY, reader._checked_page, reader._hit_small, limit, limit
-            )
-            most = 0
-            for start in [*range(0, END, PAGE), *range(0, END, PAGE // 2)]:
-                request = request_of(version, (start, start + 1))
-                assert body_of(answered(table, request, EPOCH)) == DATA[start : start + 1]
-                held = sum(
-                    2 * len(identity) + _ENTRY_BYTES + _SUMS_BYTES * len(known.sums)
-                    for (identity, _), known in table._known.items()
-                    if isinstance(identity, bytes)
-                )
-                assert held == table.known_bytes <= limit
-                most = max(most, held)
-            assert most > limit - _ENTRY_BYTES - 300 - _SUMS_BYTES
 
     run(body)
