@@ -26,7 +26,7 @@ def test_the_same_small_read_is_answered_from_memory_and_right(
         for _ in range(3):
             client.ask(ReadRequest(NAME, ((100, 5000),), version))
             assert client.answer() == (version, DATA[100:5000], {Source.DISK})
-    assert len(node.reader.small._kept) == 1
+            until(lambda: len(node.reader.small._kept) == 1, "it is kept, as soon as all is quiet")
 
 
 def test_nobody_is_answered_before_hello(filled: tuple[InProcessNode, ObjectVersion]) -> None:
@@ -92,6 +92,7 @@ def test_a_reader_that_checks_again_is_not_answered_from_memory(
     with RawClient(node).greeted() as client:
         client.ask(ReadRequest(NAME, ((3, 9),), version))
         client.answer()
+        until(lambda: node.reader.small.kept_bytes > 0, "it is kept, as soon as all is quiet")
         with node.path_of(node.blocks(version)[0]).open("r+b") as file:
             file.write(b"\0" * 100)
         client.ask(ReadRequest(NAME, ((3, 9),), version))
