@@ -15,8 +15,6 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PROTOS := proto/cachesvc/wire/v1/cache.proto proto/cachesvc/wire/v1/cluster.proto
 STUBS := cachesvc/wire/v1
-SUITES := unit property conformance sim fuzz integration \
-	$(if $(wildcard tests/regressions/test_*.py),regressions)
 
 # $(call protoc,FOLDER): the stubs of all protos, under FOLDER
 protoc = $(BIN)/python -m grpc_tools.protoc -I proto --python_out=$(1) --grpc_python_out=$(1) \
@@ -79,12 +77,8 @@ check-stubs: setup
 		echo "the stubs in $(STUBS) are not those of proto/: run make stubs" >&2; exit 1; }
 
 .PHONY: test
-test: setup $(BUILD) ## the whole test suite; a suite without tests is a failure
-	@$(BIN)/python -m pytest --no-header --collect-only -qq tests > $(BUILD)/collected.txt \
-		|| { cat $(BUILD)/collected.txt; exit 1; }
-	@for suite in $(SUITES); do grep -q "^tests/$$suite/" $(BUILD)/collected.txt || { \
-		echo "no test was collected from tests/$$suite" >&2; exit 1; }; done
-	$(BIN)/python -m pytest --no-header --tb=short tests
+test: setup ## the whole test suite; a suite without tests is a failure
+	$(BIN)/python -m tests
 
 .PHONY: sim
 sim: setup ## the simulator: make sim N=100000

@@ -21,6 +21,7 @@ from tests.sim.planted import BUGS, planted
 HISTORIES = 5000
 BUDGET = 1000
 ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # `make test` gives it idle time only
 MUST_OCCUR = (
     "read", "stat", "cancelled", "crash", "silence", "hung up", "node not reached",
     "from disk", "from joined", "from origin", "from bypass", "sent from a file", "done aside",
@@ -32,8 +33,6 @@ MUST_OCCUR = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_histories_hold() -> None:
     counts: Counter[str] = Counter()
     for outcome in play(range(HISTORIES), os.cpu_count() or 1):
@@ -42,15 +41,12 @@ def test_histories_hold() -> None:
     assert [what for what in MUST_OCCUR if not counts[what]] == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_known_bug_is_found(name: str) -> None:
     with planted(name):
         assert any(one(seed).violations for seed in range(BUDGET)), f"{BUDGET} seeds miss: {name}"
 
 
-@pytest.mark.slow
 def test_a_seed_is_the_same_history_in_every_process() -> None:
     assert _trace_of("3", "1") == _trace_of("3", "2")
 
