@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,16 +32,29 @@ FAULTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DevOrigin, Cluster]]:
+    """An origin and a node that lives through all of its faults."""
+    work = tmp_path_factory.mktemp("standing")
+    (work / "origin").mkdir()
+    with DevOrigin(work / "origin") as origin, Cluster(work, origin.url, count=1) as cluster:
+        yield origin, cluster
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}-{fault.after_bytes}")
 def test_whatever_the_origin_does_an_answer_is_whole_and_right(
-    tmp_path: Path, origin: DevOrigin, fault: Fault
+    standing: tuple[DevOrigin, Cluster], fault: Fault
 ) -> None:
-    content = random_bytes(9 * MIB + 5)
-    origin.put("b", "model", content)
-    with Cluster(tmp_path, origin.url, count=1) as cluster, cluster.client() as client:
+    origin, cluster = standing
+    key = f"{fault.kind}-{fault.after_bytes}"
+    content = random_bytes(9 * MIB + 5, FAULTS.index(fault))
+    origin.put("b", key, content)
+    with cluster.client() as client:
+        origin.clear_log()
         origin.faults = [fault]
-        assert client.read("s3://b/model") == content
-        assert client.read("s3://b/model") == content
+        assert client.read(f"s3://b/{key}") == content
+        assert [one for one in origin.requests if fault.kind in one.faults]
+        assert client.read(f"s3://b/{key}") == content
 
 
 @pytest.mark.parametrize(("revalidate", "revalidate_s"), [("1s", 1.0), ("always", 0.0)])
