@@ -10,21 +10,11 @@ from pathlib import Path
 import pytest
 from cachesvc_client import addresses
 from cachesvc_client.addresses import HUGE_BYTES, PAGE_BYTES
-from cachesvc_client.region import Canvas, Region
 
 from cachesvc.core.memory import address_of
-from tests.support import NAME, version_of
+from tests.unit.lying import SIZE, reserved
 
-SIZE = 16 * HUGE_BYTES + 100
 ROOT = Path(__file__).parents[2]
-
-
-def reserved(start: int, end: int) -> Region:
-    canvas = Canvas(NAME, start, end, 8 << 20)
-    canvas.begin(version_of(bytes(SIZE)))
-    region = canvas.finish()
-    assert isinstance(region, Region)
-    return region
 
 
 @pytest.mark.parametrize("start", [0, PAGE_BYTES, HUGE_BYTES, HUGE_BYTES + 5 * PAGE_BYTES])
@@ -33,23 +23,11 @@ def test_a_large_region_lies_as_huge_pages_of_its_object_do(start: int, end: int
     """In a process of its own: where the kernel puts mappings depends on those that are there."""
     if start % HUGE_BYTES and -(-(end - start) // PAGE_BYTES) * PAGE_BYTES % HUGE_BYTES == 0:
         pytest.skip("new kernels put mappings of whole huge pages on their borders")
-    script = f"from tests.unit import test_addresses; test_addresses.lie_well({start}, {end})"
+    script = f"from tests.unit.lying import lie_well; lie_well({start}, {end})"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-
-
-def lie_well(start: int, end: int) -> None:
-    before = Path("/proc/self/maps").read_text().count("\n")
-    kept = []
-    for _ in range(3):
-        kept.append(reserved(start, end))
-        assert len(kept[-1]) == end - start
-        assert (address_of(kept[-1]) - start) % HUGE_BYTES == 0
-    for region in kept:
-        region.close()
-    assert Path("/proc/self/maps").read_text().count("\n") <= before + 2
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 5), (0, HUGE_BYTES - 1), (3, SIZE)])
