@@ -43,7 +43,7 @@ class Place:
         return int(sum(node.metric('requests_total{op="read"') for node in self.cluster.nodes))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     work = tmp_path_factory.mktemp("fs")
     (work / "origin").mkdir()

@@ -73,7 +73,7 @@ def _passed(counted: Intercepted, why: str) -> int:
     return dict(counted.passed).get(why, 0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     work = tmp_path_factory.mktemp("intercept")
     (work / "origin").mkdir()
