@@ -1,10 +1,10 @@
 """`python -m tests`: all tests, as two runs of pytest side by side; what `make test` calls.
 
 Rules
-- Every test is in exactly one half. `timeless` holds the suites whose tests meet no clock, no
-  socket and no other program, so that nothing in them can come too late: it runs at the lowest
-  priority, in the time that the processors would idle. `clocked` is all the rest, which has the
-  machine as if it were alone, one test at a time.
+- Every test is in exactly one half. `timeless` holds the suites whose tests meet no clock and no
+  socket, so that nothing in them can come too late: it runs at the lowest priority, in the time
+  that the processors would idle. `clocked` is all the rest, one test at a time, with the machine
+  nearly as if it were alone.
 - A suite of which no test was run is a failure, and so is a half that did not end by itself.
 
 Story: what `clocked` says is shown as it comes, what `timeless` says stands in build/timeless.txt
