@@ -63,7 +63,8 @@ def verdict(reports: Sequence[Path], exit_codes: Sequence[int]) -> int:
 
 
 def _pytest(report: Path) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pytest", "--no-header", "--tb=short", f"--junit-xml={report}")
+    reporting = (f"--junit-xml={report}", "-o", "junit_family=xunit1")  # knows record_property
+    return (sys.executable, "-m", "pytest", "--no-header", "--tb=short", *reporting)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ CLOCKED = (  # and what waits by one of them
     "time",
 )
 NOT_A_TEST = {"tests/sim/__main__.py": "tells how many histories a second it plays"}
-GOOD = "def test_it(): pass\n"
+GOOD = "def test_it(record_property): record_property('count', 1)\n"
 BAD = "def test_it(): assert 'here' == 'there'\n"
 
 
@@ -53,7 +53,7 @@ def test_a_failure_in_the_half_beside_is_shown_and_is_one(
         (folder / "__init__.py").touch()
         (folder / "test_some.py").write_text(BAD if suite == "fuzz" else GOOD)
     (tmp_path / "tests" / "__init__.py").touch()
-    (tmp_path / "pytest.ini").touch()
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     assert main(tmp_path) == 1
     said = capfd.readouterr().out
     assert "'here' == 'there'" in said
