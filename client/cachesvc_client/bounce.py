@@ -11,8 +11,8 @@ Story: who is about to receive bytes of a file asks `needed`. If so, it receives
 piece at a time, and copies from there: two fast copies, the second one within the processor's
 cache, in place of a slow one. Whether this processor is one of those is tried once in a process.
 
-Rules: bytes are held to their checksums where they have arrived, not in the buffer: a signal's
-handler that reads as well, on the same thread, uses the same one.
+Rules: what comes so has checksums, and is held to them where it has arrived, not in the buffer: a
+signal's handler that reads as well, on the same thread, uses the same one. A forked child does not.
 """
 
 from __future__ import annotations
@@ -49,9 +49,15 @@ def room(view: memoryview) -> memoryview:
     """
     buffer: memoryview | None = getattr(_own, "buffer", None)
     if buffer is None:
-        buffer = _own.buffer = memoryview(mmap.mmap(-1, PIECE_BYTES + PAGE_BYTES))
+        buffer = _own.buffer = _memory()
     offset = (address_of(view) + _APART_BYTES) % PAGE_BYTES
     return buffer[offset : offset + min(PIECE_BYTES, len(view))]
+
+
+def _memory() -> memoryview:
+    """Of this process alone, also after a fork."""
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return memoryview(mmap.mmap(-1, PIECE_BYTES + PAGE_BYTES, flags=private))
 
 
 @cache
@@ -60,7 +66,7 @@ def _slow_here() -> bool:
     file = os.memfd_create("cachesvc-bounce", os.MFD_CLOEXEC)
     try:
         os.pwrite(file, bytes(PIECE_BYTES), 0)
-        buffer = memoryview(mmap.mmap(-1, PIECE_BYTES + PAGE_BYTES))
+        buffer = _memory()
         slow_s, fast_s = (
             min(_timed(file, buffer[offset : offset + PIECE_BYTES]) for _ in range(_TRIES))
             for offset in (len(_SLOW_BYTES) // 2, _APART_BYTES)

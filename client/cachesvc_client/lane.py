@@ -231,7 +231,8 @@ class Lane:
             else:
                 for segment, view in receipt.take(head, prefix.body_bytes):
                     check = receipt.check(segment, view)
-                    connection.fill(view, segment.start, check.landed)
+                    start = segment.start if segment.checksums else None
+                    connection.fill(view, start, check.landed)
                     receipt.settle(segment, right=check.right)
             if head.last:
                 reply = receipt.reply()

@@ -126,7 +126,7 @@ def _right(
     sums: tuple[int, ...],
 ) -> bool:
     """Whether pages are what their checksums say. view: of the object's bytes from `start` on,
-    which are the segment's; the rest of its pages is read.
+    which are the segment's. A page of which it has a part is read whole, and the part compared.
     """
     end = start + len(view)
     for (first, beyond), wanted in zip(pages, sums, strict=True):
@@ -134,6 +134,9 @@ def _right(
             data: memoryview | bytes = view[first - start : beyond - start]
         else:
             data = os.pread(file, beyond - first, head.file_offset + first - head.start)
+            ours, theirs = max(first, start), min(beyond, end)
+            if bytes(view[ours - start : theirs - start]) != data[ours - first : theirs - first]:
+                return False
         if xxh3_64_intdigest(data) != wanted:
             return False
     return True

@@ -140,20 +140,35 @@ def test_a_file_that_is_copied_so_is_checked_all_the_same(file: int, start: int,
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("at", [0, 500, -500, -1])
+@pytest.mark.parametrize(("start", "end"), [(0, 4 * PAGE), (100, 2 * PAGE + 500)])
 def test_a_handler_that_reads_by_the_same_room_in_between_is_found_out(
-    file: int, monkeypatch: pytest.MonkeyPatch
+    file: int, monkeypatch: pytest.MonkeyPatch, start: int, end: int, at: int
 ) -> None:
+    """Wherever it writes there, also on pages of which only a part was asked for."""
     data = pattern(PAGES * PAGE)
-    end = 4 * PAGE
-    sums = b"".join(checksum(data[a:b]) for a, b in cuts(0, end, PAGE))
-    head = SegmentHead(0, end, Source.DISK, sums, 0, 0)
-    room = Room([(0, end)], place(16, end))
+    beyond = -(-end // PAGE) * PAGE
+    sums = b"".join(checksum(data[a:b]) for a, b in cuts(0, beyond, PAGE))
+    head = SegmentHead(start, end - start, Source.DISK, sums, 0, start)
+    room = Room([(start, end)], place((start + 16) % PAGE_BYTES, end - start))
     room.begin(version_of(data))
     read = passed._read
 
     def interrupted(file: int, view: memoryview, offset: int) -> None:
         read(file, view, offset)
-        bounce.room(place(16))[:100] = bytes(100)
+        view[at] ^= 1
 
+    assert passed.accept(head, file, room, PAGE, len(data), Verified())
     monkeypatch.setattr(passed, "_read", interrupted)
     assert not passed.accept(head, file, room, PAGE, len(data), Verified())
+
+
+def test_a_forked_child_has_a_room_of_its_own() -> None:
+    room = bounce.room(place(16))
+    room[:4] = b"ours"
+    child = os.fork()
+    if not child:
+        bounce.room(place(16))[:4] = b"kids"
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert bytes(room[:4]) == b"ours"
