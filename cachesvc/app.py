@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
 RECOVER_PAUSE_S = 0.5
 END_S = 1.0  # for letting everything go, when requests have ended or had their time
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MALLOC_OPTIONS = {-1: 512 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes
 _LISTEN_BACKLOG = 1024
 
@@ -198,8 +199,8 @@ def _open_reader(
 async def _serve(config: HostConfig) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    for number in _STOP_SIGNALS:  # not by the loop, which would put the default back as it closes
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
     async with AsyncExitStack() as exits:
         node = await open_node(config, exits)
         gc.freeze()  # what stays is not looked through again and again
@@ -209,6 +210,8 @@ async def _serve(config: HostConfig) -> None:
         await stopped.wait()
         _end_within(config.drain_timeout + END_S)
         await node.drain()
+    for number in _STOP_SIGNALS:  # one more is no reason to end otherwise than with 0
+        signal.signal(number, signal.SIG_IGN)
     log.info("stopped")
 
 

@@ -50,7 +50,7 @@ def test_a_node_lets_the_answers_of_its_gateway_end_and_exits_with_0(tmp_path: P
                 while piece := slow.recv(1 << 20):
                     received += piece
                 assert received == DATA
-            assert node.terminate() == 0
+            assert node.child.wait(30) == 0
 
 
 @pytest.mark.slow
