@@ -77,6 +77,17 @@ def test_all_is_well_only_if_both_halves_say_so_of_all_suites(tmp_path: Path) ->
     assert verdict([timeless, tmp_path / "none"], [0, 0]) == 1
 
 
+def test_a_suite_of_which_all_was_skipped_was_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = [report(tmp_path / "1", SUITES)]
+    said = reports[0].read_text()
+    case = '<testcase classname="tests.fuzz.test_some" name="test_it"'
+    reports[0].write_text(said.replace(f"{case}/>", f"{case}><skipped/></testcase>"))
+    assert verdict(reports, [0, 0]) == 1
+    assert "no test of tests/fuzz was run\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_suite_of_which_no_test_was_run_is_a_failure(
     tmp_path: Path, suite: str, capsys: pytest.CaptureFixture[str]
