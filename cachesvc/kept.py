@@ -1,7 +1,7 @@
 """What was made once and may be wanted again, within a bound of memory: CLOCK, as for blocks.
 
 Rules: entries that were not used since they were kept, or looked at, go first, oldest first. `get`
-takes no lock; all else does.
+and `len` take no lock; all else does.
 """
 
 from __future__ import annotations
@@ -62,10 +62,13 @@ class Kept(Generic[K, V]):
 
     def drop_if(self, wrong: Callable[[V], bool]) -> None:
         """Keep no value any more of which this holds."""
-        for key, value in list(self._values.items()):
+        with self._lock:  # while it is listed another thread may have its turn
+            items = list(self._values.items())
+        for key, value in items:
             if wrong(value):
                 self.drop(key, value)
 
     def values(self) -> list[V]:
         """All that is kept now."""
-        return list(self._values.values())
+        with self._lock:
+            return list(self._values.values())

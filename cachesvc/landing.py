@@ -100,7 +100,7 @@ class Landing:
                 return
             page = view[self._hashed_bytes : end]
             self._checksums += checksum(page)
-            self._part_sums += parts.sums_of(page, self._part_bytes)
+            self._part_sums += parts.of_page(page, self._part_bytes)
             self._hashed_bytes = end
 
     def _write(self, end: int) -> None:

@@ -138,6 +138,9 @@ class LaneServer:
                 self._door.admit(sock)
             except CacheError as error:
                 connection.barred = error  # which it hears as soon as it says something
+            except BaseException:
+                thread.close(connection)
+                raise
 
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         """Answer one request, here if that needs no waiting."""
@@ -213,6 +216,8 @@ class LaneServer:
         try:
             message = codec.parse(cache_pb2.ReadRequest, header)
             request = codec.unpack_read(message, passing=connection.local)
+            if request.verify:
+                self._repeats.forget(request.name)
             answer = self._reader.hit(request)
         except CacheError as error:
             self.reply(connection, error_frame(error))

@@ -242,8 +242,12 @@ class LaneThread(Thread):
         connection = Connection(sock, self)
         with contextlib.suppress(OSError):  # it may be gone already
             tune(sock)
+        try:
+            self._epoll.register(sock, connection.mask)
+        except OSError:  # there are more than may be watched
+            sock.close()
+            raise
         self._connections[sock.fileno()] = connection
-        self._epoll.register(sock, connection.mask)
         if self._stopping:
             self.close(connection)
         return connection

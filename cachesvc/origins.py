@@ -87,3 +87,5 @@ async def tell_credentials(s3: S3Origin, cluster: Cluster) -> None:
         log.warning("this node cannot read S3", why=str(error))
         if isinstance(error, NoCredentials):  # else they may come yet
             cluster.trouble = str(error)
+    except Exception:
+        log.exception("whether this node has credentials could not be found out")

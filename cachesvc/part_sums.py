@@ -45,8 +45,8 @@ class PartSums:
         return bytes(known.sums[page * SUMS_BYTES : (page + 1) * SUMS_BYTES])
 
     def note(self, block: BlockRef, first_page: int, sums: bytes | bytearray) -> None:
-        """Remember those of adjacent pages, SUMS_BYTES each; of an object's last page fewer."""
-        pages = -(-len(sums) // SUMS_BYTES)
+        """Remember those of adjacent pages (parts.of_page)."""
+        pages = len(sums) // SUMS_BYTES
         start = first_page * SUMS_BYTES
         with self._lock:
             known = self._blocks.get(block.id)

@@ -10,7 +10,8 @@ Rules
   checked each time (reader.py), or kept by small.py.
 - What is kept is good only while the store still has those very files open for the blocks, as their
   pages and checksums then are. Eviction, a failed check, a lost device and a file closed for want
-  of descriptors all end it: it is forgotten, and the request goes all the way.
+  of descriptors all end it: it is forgotten, and the request goes all the way. So is what is kept
+  of an object of which somebody asks with `verify`.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from cachesvc.answer import FilePart, Segment
 from cachesvc.core.blocks import Slice
 from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ObjectName
 from cachesvc.disk.base import BlockFile
 from cachesvc.kept import Kept
 from cachesvc.lane_thread import Item
@@ -103,6 +105,12 @@ class Repeats:
                 for pin, (part, _) in zip(pins, kept.parts, strict=True)
             ]
         return Repeated(items, pins, [part for part, _ in kept.parts])
+
+    def forget(self, name: ObjectName) -> None:
+        """Somebody was sent wrong bytes of the object: what is kept of it is made anew."""
+        self._kept.drop_if(
+            lambda kept: any(part.block.version.name == name for part, _ in kept.parts)
+        )
 
     def keep(self, frame: bytes, local: bool, repeat: Repeat) -> None:
         """Remember how the request with this frame was answered."""

@@ -31,6 +31,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
+import structlog
+
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
 from cachesvc.core.errors import CacheError
@@ -48,6 +50,8 @@ MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
 MAX_UNTOLD = 64  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
+
+log = structlog.get_logger(__name__)
 Hit = Callable[[BlockRef, int, int], None]
 _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
@@ -114,6 +118,7 @@ class SmallReads:
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = Lock()
         self._untold: deque[SmallAnswer] = deque()
+        self._telling = Lock()
         self.known_bytes = 0
 
     @property
@@ -146,19 +151,21 @@ class SmallReads:
 
     def settle(self) -> None:
         """Tell of all that was sent: there is time, or somebody looks at what is counted."""
-        untold = self._untold
-        try:
-            while True:
-                answer = untold.popleft()
-                self._store.touch(answer.block.id)
-                self._hit(answer.block, answer.start, answer.end)
-                if answer.size_bytes:
-                    answer.used = True
-                elif answer.end - answer.start <= SMALL_BODY_BYTES:
-                    answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
-                    self._kept.keep(answer.request, answer)
-        except IndexError:  # another thread may have told of the last one
-            pass
+        with self._telling:  # who has waited for it finds told what was sent before
+            while self._untold:
+                try:
+                    self._tell(self._untold.popleft())
+                except Exception:
+                    log.exception("a small hit could not be counted")
+
+    def _tell(self, answer: SmallAnswer) -> None:
+        self._store.touch(answer.block.id)
+        self._hit(answer.block, answer.start, answer.end)
+        if answer.size_bytes:
+            answer.used = True
+        elif answer.end - answer.start <= SMALL_BODY_BYTES:
+            answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
+            self._kept.keep(answer.request, answer)
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
@@ -259,7 +266,7 @@ class SmallReads:
             pin.close()
         if data is None:
             return None
-        self._store.part_sums.note(known.block, page, parts.sums_of(data, self._part_bytes))
+        self._store.part_sums.note(known.block, page, parts.of_page(data, self._part_bytes))
         body = data[first : first + end - start]
         return body, checksum(body), file
 

@@ -28,9 +28,15 @@ def part_bytes_of(page_bytes: int) -> int:
     return -(-page_bytes // PER_PAGE)
 
 
-def sums_of(page: bytes | memoryview, part_bytes: int) -> bytes:
-    """The checksums of a page's parts, one after another."""
-    view = memoryview(page)
+def of_page(page: bytes | memoryview, part_bytes: int) -> bytes:
+    """The checksums of a page's parts, one after another; SUMS_BYTES, with zeros behind those of a
+    page that has fewer parts.
+    """
+    return _sums_of(page, part_bytes).ljust(SUMS_BYTES, b"\0")
+
+
+def _sums_of(data: bytes | memoryview, part_bytes: int) -> bytes:
+    view = memoryview(data)
     slices, packed = _cut(len(view), part_bytes)
     return packed.pack(*[xxh3_64_intdigest(view[part]) for part in slices])
 
@@ -46,5 +52,5 @@ def match(data: bytes, part_bytes: int, sums: bytes, first: int) -> bool:
     if len(data) <= part_bytes:
         at = first * CHECKSUM_BYTES
         return checksum(data) == sums[at : at + CHECKSUM_BYTES]
-    found = sums_of(data, part_bytes)
+    found = _sums_of(data, part_bytes)
     return sums.startswith(found, first * CHECKSUM_BYTES)

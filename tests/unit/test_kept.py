@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -66,3 +67,22 @@ def test_what_is_larger_than_the_bound_is_not_kept() -> None:
     kept.keep("small", Thing(100))
     kept.keep("large", Thing(LIMIT + 1))
     assert (kept.get("large"), kept.size_bytes) == (None, 0)
+
+
+def test_what_is_listed_is_listed_under_the_lock() -> None:
+    """Another thread may have its turn in the midst of it, and keep something."""
+    kept: Kept[str, Thing] = Kept(LIMIT)
+
+    class Watched(OrderedDict[str, Thing]):
+        def items(self):  # type: ignore[no-untyped-def]
+            assert kept._lock.locked()
+            return super().items()
+
+        def values(self):  # type: ignore[no-untyped-def]
+            assert kept._lock.locked()
+            return super().values()
+
+    kept._values = Watched(one=Thing(1), two=Thing(2))
+    assert len(kept.values()) == 2
+    kept.drop_if(lambda one: one.size_bytes == 1)
+    assert [one.size_bytes for one in kept.values()] == [2]

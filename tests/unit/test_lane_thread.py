@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -95,3 +96,21 @@ def test_a_thread_says_each_time_that_all_is_quiet(
         thread.post(lambda: done.append(number))  # noqa: B023
         until(lambda: handler.quiet_count > before, f"all was quiet after {number}")  # noqa: B023
         assert done == list(range(number + 1))
+
+
+def test_a_client_that_cannot_be_watched_is_let_go() -> None:
+    """There is a limit to what a user may watch (max_user_watches)."""
+    thread = LaneThread(BrokenHandler(), 0)
+
+    class Full:
+        def register(self, *_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    thread._epoll.close()
+    thread._epoll = Full()  # type: ignore[assignment]
+    ours, theirs = socket.socketpair()
+    with closing(ours), pytest.raises(OSError, match="No space"):
+        thread.adopt(theirs)
+    assert theirs.fileno() == -1
+    assert thread.connection_count == 0
+    os.close(thread._wake_fd)

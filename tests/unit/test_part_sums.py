@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.parts import SUMS_BYTES
@@ -39,13 +41,22 @@ def test_what_was_noted_of_pages_is_found_and_of_others_nothing() -> None:
 def test_of_a_page_that_is_short_those_that_it_has_are_noted() -> None:
     sums, block = PartSums(), blocks(1)[0]
     data = Random(3).randbytes(PAGE // 2 + 1)
-    made = parts.sums_of(data, parts.part_bytes_of(PAGE))
-    assert len(made) < SUMS_BYTES
+    made = parts.of_page(data, parts.part_bytes_of(PAGE))
     sums.note(block, 2, made)
-    found = sums.of(block.id, 2)
-    assert found is not None
-    assert found.startswith(made)
+    assert sums.of(block.id, 2) == made
     assert sums.of(block.id, 3) is None
+
+
+@pytest.mark.parametrize("page_bytes", [2, 10, 17, 100, 128, 65_536])
+def test_those_of_a_page_take_as_much_room_whatever_its_size(page_bytes: int) -> None:
+    part_bytes = parts.part_bytes_of(page_bytes)
+    page = Random(page_bytes).randbytes(page_bytes)
+    sums = parts.of_page(page, part_bytes)
+    assert len(sums) == SUMS_BYTES
+    for first, start in enumerate(range(0, page_bytes, part_bytes)):
+        for end in (start + 1, page_bytes):
+            assert parts.match(page[start : max(end, start + part_bytes)], part_bytes, sums, first)
+        assert not parts.match(b"?" * part_bytes, part_bytes, sums, first)
 
 
 def test_the_blocks_that_were_noted_first_go_first() -> None:

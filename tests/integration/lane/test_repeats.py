@@ -163,3 +163,14 @@ def test_no_more_is_kept_than_the_bound(tmp_path: Path) -> None:
             assert ask(client, version, (start, start + 8 * PAGE)) == DATA[start : start + 8 * PAGE]
             assert repeats.kept_bytes <= 10_000
         assert 1 < kept_count(node) < 10
+
+
+def test_who_asks_with_verify_has_what_is_kept_of_the_object_made_anew(filled: Filled) -> None:
+    node, version = filled
+    with RawClient(node).greeted() as client:
+        assert ask(client, version, (0, 8 * PAGE)) == DATA[: 8 * PAGE]
+        until(lambda: kept_count(node) == 1, "it is kept")
+        client.ask(ReadRequest(NAME, ((0, 8 * PAGE),), version, verify=True))
+        assert client.answer()[1] == DATA[: 8 * PAGE]
+        assert kept_count(node) == 0
+        assert ask(client, version, (0, 8 * PAGE)) == DATA[: 8 * PAGE]

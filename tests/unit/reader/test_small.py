@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cachesvc.core.blocks import BlockRef
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
@@ -259,6 +260,30 @@ def test_whoever_asks_with_verify_has_kept_answers_of_the_block_made_anew() -> N
             assert small(rig, version, (5, 55)) == first
             assert small(rig, version, (1030, 1040)) is other
             assert table.kept_bytes == sum(kept.size_bytes for kept in table._kept.values())
+
+    run(body)
+
+
+def test_a_hit_that_cannot_be_counted_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            table, told = rig.reader.small, list[int]()
+
+            def hit(_block: BlockRef, start: int, _end: int) -> None:
+                if start == 1:
+                    raise IndexError("a defect")
+                told.append(start)
+
+            monkeypatch.setattr(table, "_hit", hit)
+            for start in range(4):
+                answer = table.answer(request_of(version, (start, start + 1)), EPOCH)
+                assert answer is not None
+                table.sent(answer)
+            table.settle()
+            assert told == [0, 2, 3]
 
     run(body)
 
