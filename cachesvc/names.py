@@ -8,6 +8,7 @@ A forked child begins with none.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - a first lookup would import it, perhaps as another thread forks
 import os
 import socket
 from dataclasses import dataclass, field

@@ -40,6 +40,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.promise import promised
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion, Source
+from cachesvc_client import forks
 from cachesvc_client.effects import AskOrigin, Reply, Target
 from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import same_version
@@ -174,10 +175,11 @@ class Fallback:
 
     def _make(self) -> Any:
         try:
-            from botocore import UNSIGNED
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError
-            from botocore.session import Session
+            with forks.held_off():
+                from botocore import UNSIGNED
+                from botocore.config import Config
+                from botocore.exceptions import BotoCoreError
+                from botocore.session import Session
         except ImportError as error:
             raise OriginError(_NO_BOTOCORE) from error
         given = self._settings

@@ -212,11 +212,12 @@ class Rpc:
         except (OSError, UnicodeError) as error:
             raise NodeUnavailable(f"node {address} cannot be reached: {error}") from error
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        import grpc
+        with forks.held_off():  # who forks behind it knows that it was used
+            import grpc
 
-        if _used_in_generation is None:
-            _warm_allocator()
-        _used_in_generation = forks.generation
+            if _used_in_generation is None:
+                _warm_allocator()
+            _used_in_generation = forks.generation
         options = [
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.enable_http_proxy", 0),
