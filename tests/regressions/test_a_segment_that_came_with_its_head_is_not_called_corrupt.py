@@ -6,24 +6,19 @@ from __future__ import annotations
 
 import socket
 
-from cachesvc_client.connection import Connection, _Patience
-from cachesvc_client.pace import Pace
 from cachesvc_client.receipt import Check
 
 from cachesvc.core.format import checksum
 from cachesvc.core.types import Source
 from cachesvc.wire.codec import SegmentHead
+from tests.greeted import greeted
 from tests.support import pattern
 
 
 def test_a_segment_that_came_with_its_head_is_right() -> None:
     data = pattern(5000)
     ours, theirs = socket.socketpair()
-    connection = Connection.__new__(Connection)  # past its Hello
-    vars(connection).update(
-        address="here", local=True, files=[], _sock=ours, _same_host=False,
-        _patience=_Patience("here"), pace=Pace(10),
-    )  # fmt: skip
+    connection = greeted(ours)
     with ours, theirs:
         connection.unread(memoryview(data + b"next"))
         view = memoryview(bytearray(len(data)))

@@ -12,8 +12,6 @@ from threading import Thread
 import pytest
 from cachesvc_client import bounce, passed
 from cachesvc_client.addresses import PAGE_BYTES
-from cachesvc_client.connection import Connection, _Patience
-from cachesvc_client.pace import Pace
 from cachesvc_client.target import Room
 from cachesvc_client.verified import Verified
 
@@ -22,6 +20,7 @@ from cachesvc.core.format import checksum
 from cachesvc.core.memory import address_of
 from cachesvc.core.types import Source
 from cachesvc.wire.codec import SegmentHead
+from tests.greeted import greeted
 from tests.support import pattern, version_of
 
 PAGE = 64 << 10
@@ -84,11 +83,7 @@ def test_what_is_received_arrives_whole_and_is_told_in_order(early: int, length:
     listener = socket.create_server(("127.0.0.1", 0))
     theirs = socket.create_connection(listener.getsockname())
     ours, _ = listener.accept()
-    connection = Connection.__new__(Connection)  # past its Hello
-    vars(connection).update(
-        address="here", local=False, files=[], _sock=ours, _same_host=True,
-        _patience=_Patience("here"), pace=Pace(10),
-    )  # fmt: skip
+    connection = greeted(ours)
     with listener, theirs, ours:
         sender = Thread(target=theirs.sendall, args=(data[early:],))
         sender.start()
