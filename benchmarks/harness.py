@@ -7,6 +7,7 @@ process is ended by its own handle.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from benchmarks.job import MIB
 from cachesvc.devorigin.ports import free_ports
 
 __all__ = [
-    "ENVIRONMENT", "MIB", "Figure", "RunningNode", "cachesvc", "children", "cpu_seconds",
-    "dev_origin", "in_turn", "interleaved", "node", "process", "ratios", "timed",
+    "ENVIRONMENT", "MIB", "CpuMeter", "Figure", "RunningNode", "cachesvc", "children",
+    "cpu_seconds", "dev_origin", "in_turn", "interleaved", "node", "process", "ratios", "timed",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -134,6 +135,30 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     By clock_getcpuclockid(3), whose ids are made like this on Linux: /proc counts in 10 ms.
     """
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+
+
+class CpuMeter:
+    """CPU time that processes use from now on.
+
+    What one of them used that has ended by the time of the look is left out: nginx has a child for
+    the start of its cache, which ends after a minute.
+    """
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._before = _cpu_of_living(pids)
+
+    def seconds(self) -> float:
+        """So far, all together."""
+        now = _cpu_of_living(self._before)
+        return sum(used - self._before[pid] for pid, used in now.items())
+
+
+def _cpu_of_living(pids: Iterable[int]) -> dict[int, float]:
+    used = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            used[pid] = cpu_seconds([pid])
+    return used
 
 
 def children(pid: int) -> list[int]:

@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmarks.harness import (
     MIB,
+    CpuMeter,
     Figure,
     children,
-    cpu_seconds,
     dev_origin,
     in_turn,
     interleaved,
@@ -85,13 +85,13 @@ def nginx(root: Path, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple
 def _big(read: Read, pid: int, cpu: list[float], behind_page: int) -> float:
     """GB/s over all ranges of all objects; adds the server's CPU-s/GiB to `cpu`."""
     buffer = ready_buffer(RANGE_BYTES, behind_page)
-    before, started = cpu_seconds(children(pid)), time.perf_counter()
+    meter, started = CpuMeter(children(pid)), time.perf_counter()
     for number in range(OBJECT_COUNT):
         for start in range(0, OBJECT_BYTES, RANGE_BYTES):
             read(number, start, buffer)
     seconds = time.perf_counter() - started
     total = OBJECT_COUNT * OBJECT_BYTES
-    cpu.append((cpu_seconds(children(pid)) - before) / (total / (1 << 30)))
+    cpu.append(meter.seconds() / (total / (1 << 30)))
     return total / seconds / 1e9
 
 

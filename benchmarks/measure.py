@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from benchmarks.catalog import System
 from benchmarks.environment import ROOT, Environment
-from benchmarks.harness import ENVIRONMENT, Figure, cpu_seconds, in_turn
+from benchmarks.harness import ENVIRONMENT, CpuMeter, Figure, in_turn
 from benchmarks.job import Job
 from benchmarks.memory import forget_peak, peak_rss_mib, pss_mib
 from benchmarks.peers import Server, Servers, unix_lane
@@ -160,11 +160,11 @@ def _figures(readers: Sequence[_Reader], server: Server | None) -> dict[str, flo
     server_pids = server.pids() if server and server.pid else []
     forget_peak(server_pids)
     before = pss_mib([*pids, *server_pids])
-    cpu = cpu_seconds(server_pids)
+    meter = CpuMeter(server_pids)
     for reader in readers:
         reader.tell()
     found = [json.loads(reader.hear()) for reader in readers]
-    cpu = cpu_seconds(server_pids) - cpu
+    cpu = meter.seconds()
     memory = {"client RSS MiB": peak_rss_mib(pids), "client PSS MiB": pss_mib(pids)}
     growth = memory["client PSS MiB"] + pss_mib(server_pids) - before
     if server_pids:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import benchmarks.__main__ as program
 from benchmarks import landing, measure, peers
 from benchmarks.catalog import System
 from benchmarks.environment import DEBIAN, Environment
+from benchmarks.harness import CpuMeter
 from benchmarks.peers import Servers, version_of
 
 NOTHING = Environment("python", {})
@@ -76,3 +80,13 @@ def test_a_peer_that_does_not_start_is_left_out_with_the_reason(
 def test_every_program_that_is_installed_can_be_asked_for_its_version() -> None:
     for one in DEBIAN:
         assert isinstance(version_of(one), str)
+
+
+def test_the_cpu_of_a_server_is_told_though_one_of_its_processes_ended_meanwhile() -> None:
+    passing = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    meter = CpuMeter([os.getpid(), passing.pid])
+    passing.communicate()
+    begun = time.process_time()
+    while time.process_time() - begun < 0.01:
+        pass
+    assert meter.seconds() >= 0.01

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -27,6 +28,7 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
 
     client: CacheClient
     threads: Threads
+    change: object = None  # another one after each change: listings taken before it are not kept
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
         """An object of these bytes."""
@@ -103,7 +105,7 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
             raise FileNotFoundError(f"{uri(bucket)}: there is no such bucket")
         region = (self.client.config.origin or {}).get("region_name")
         writing.make_bucket(self.client, bucket, region)
-        self.dircache.pop("", None)
+        self._forget_listings("")
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """As `mkdir`, with what is above."""
@@ -139,14 +141,20 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
         nodes; of None, all that this instance knows (nodes go on believing for `revalidate`).
         """
         if path is None:
+            self.change = object()
             self.dircache.clear()
             self.client.forget()
         else:
             self.written(self._strip_protocol(path))
 
     def _forget_listings(self, path: str) -> None:
+        self.change = object()
         for one in (path, *parents(path)):
-            self.dircache.pop(one, None)
+            self._forget_listing(one)
+
+    def _forget_listing(self, path: str) -> None:
+        with suppress(KeyError):  # not pop: of a DirCache that is two steps, and others take too
+            del self.dircache[path]
 
     def _has_bucket(self, bucket: str) -> bool:
         try:

@@ -127,6 +127,7 @@ class CacheFileSystem(Changes, AsyncFace):
         path = self._strip_protocol(path)
         found = None if refresh else self.dircache.get(path)
         if found is None:
+            before = self.change
             bucket, key = split(path)
             if not path:
                 found = listing.buckets(self.client)
@@ -135,6 +136,8 @@ class CacheFileSystem(Changes, AsyncFace):
             if not found and key and (one := self.info(path))["type"] == "file":
                 return [one if detail else path]
             self.dircache[path] = found
+            if self.change is not before:
+                self._forget_listing(path)
         return list(found) if detail else sorted(info["name"] for info in found)
 
     def find(

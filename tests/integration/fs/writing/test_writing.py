@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
-from cachesvc_client.fs import CacheFileSystem
+from cachesvc_client.fs import CacheFileSystem, listing
 from cachesvc_client.fs.writing import LEAST_PART_BYTES, PART_BYTES
+from fsspec.dircache import DirCache
 
 BUCKET = "written"
 PATH = f"{BUCKET}/some/key"
@@ -173,3 +175,36 @@ def test_refusals_are_permission_errors(cluster: Cluster, monkeypatch: pytest.Mo
     with pytest.raises(PermissionError, match="check the credentials"):
         fs.pipe_file(PATH, b"x")
     fs.client.close()
+
+
+def test_a_listing_taken_before_a_change_is_not_kept(
+    fs: CacheFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = listing.children
+
+    def overtaken(*arguments: Any) -> Any:
+        """A listing, and before its answer is here an object more: as of another thread."""
+        found = taken(*arguments)
+        monkeypatch.setattr(listing, "children", taken)
+        fs.pipe_file(f"{BUCKET}/overtaking/second", b"2")
+        return found
+
+    fs.pipe_file(f"{BUCKET}/overtaking/first", b"1")
+    monkeypatch.setattr(listing, "children", overtaken)
+    assert fs.ls(f"{BUCKET}/overtaking", detail=False) == [f"{BUCKET}/overtaking/first"]
+    assert len(fs.ls(f"{BUCKET}/overtaking", detail=False)) == 2
+
+
+def test_two_threads_forget_the_same_listing(fs: CacheFileSystem) -> None:
+    class Raced(DirCache):  # type: ignore[misc]
+        """Whoever looks finds it, and by then another has taken it out."""
+
+        def __getitem__(self, path: str) -> Any:
+            found = super().__getitem__(path)
+            del self[path]
+            return found
+
+    fs.dircache = Raced()
+    fs.dircache[f"{BUCKET}/raced"] = fs.dircache[""] = []
+    fs.invalidate_cache(f"{BUCKET}/raced")
+    assert list(fs.dircache) == []
