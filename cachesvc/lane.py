@@ -180,6 +180,10 @@ class LaneServer:
         self._reader.small.sent(small)
         return True
 
+    def awaits_quiet(self) -> bool:
+        """Whether something that was sent is to be told of yet."""
+        return self._reader.small.behind
+
     def quiet(self) -> None:
         """Time to tell of what was sent."""
         self._reader.small.settle()

@@ -68,8 +68,11 @@ class Handler(Protocol):
     def refuse(self, connection: Connection, error: CacheError) -> None:
         """Say why, then hang up."""
 
+    def awaits_quiet(self) -> bool:
+        """Whether there is something that is best done when a thread has nothing to do."""
+
     def quiet(self) -> None:
-        """A thread has nothing to do, and had until just now."""
+        """A thread has nothing to do, and had until just now: do it."""
 
     def broken(self, pin: Pin, error: OSError) -> None:
         """A block file could not be sent."""
@@ -171,7 +174,7 @@ class LaneThread(Thread):
                     self._sweep()
             except Exception:
                 log.exception("a lane thread stumbled between two turns")
-            lately = bool(events)
+            lately = bool(events) and self._handler.awaits_quiet()
         self._epoll.close()
         wake_fd, self._wake_fd = self._wake_fd, -1  # late posts must not hit another file
         os.close(wake_fd)

@@ -125,6 +125,11 @@ class SmallReads:
     def kept_bytes(self) -> int:
         return self._kept.size_bytes
 
+    @property
+    def behind(self) -> bool:
+        """Whether something that was sent is untold."""
+        return bool(self._untold)
+
     def answer(self, request: bytes, epoch: int) -> SmallAnswer | None:
         """The answer to the whole frame of a request, of which `sent` is to be told; or None: it
         must go the common way.

@@ -43,6 +43,9 @@ class Later:
     def at_once(self, connection: Connection, request: bytes) -> bool:
         return False
 
+    def awaits_quiet(self) -> bool:
+        return False
+
     def quiet(self) -> None:
         pass
 

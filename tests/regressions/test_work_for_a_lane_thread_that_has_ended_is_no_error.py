@@ -26,6 +26,9 @@ class Nobody:
     def at_once(self, connection: Connection, request: bytes) -> bool:
         raise AssertionError
 
+    def awaits_quiet(self) -> bool:
+        return False
+
     def quiet(self) -> None:
         pass
 

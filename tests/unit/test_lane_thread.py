@@ -39,6 +39,9 @@ class BrokenHandler:
     def refuse(self, connection: Connection, error: CacheError) -> None:
         raise AssertionError(f"nothing was wrong: {error}")
 
+    def awaits_quiet(self) -> bool:
+        return False
+
     def quiet(self) -> None:
         self.quiet_count += 1
 
