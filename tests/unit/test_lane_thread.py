@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from cachesvc.core.errors import CacheError
-from cachesvc.lane_thread import HELLO_S, Connection, LaneThread
+from cachesvc.lane_thread import HELLO_S, QUIET_S, Connection, LaneThread
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, encode
 from tests.support import PATIENCE_S, Clock, until
@@ -23,6 +24,7 @@ class BrokenHandler:
     def __init__(self) -> None:
         self.closed_count = 0
         self.quiet_count = 0
+        self.awaiting = False
 
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError("nobody listens")
@@ -40,7 +42,7 @@ class BrokenHandler:
         raise AssertionError(f"nothing was wrong: {error}")
 
     def awaits_quiet(self) -> bool:
-        return False
+        return self.awaiting
 
     def quiet(self) -> None:
         self.quiet_count += 1
@@ -89,16 +91,44 @@ def test_a_sweep_that_breaks_ends_no_lane_thread(
         assert spoken.recv(100) == b"still here?"
 
 
-def test_a_thread_says_each_time_that_all_is_quiet(
+def test_a_thread_says_each_time_that_all_is_quiet_if_that_is_awaited(
     lane: tuple[LaneThread, BrokenHandler],
 ) -> None:
     thread, handler = lane
     done = list[int]()
+    handler.awaiting = True
     for number in range(3):
         before = handler.quiet_count
         thread.post(lambda: done.append(number))  # noqa: B023
         until(lambda: handler.quiet_count > before, f"all was quiet after {number}")  # noqa: B023
         assert done == list(range(number + 1))
+
+
+def test_a_thread_that_owes_nothing_sleeps_until_something_comes() -> None:
+    class Polled:
+        """What comes once, and how long the thread would have waited each time."""
+
+        def __init__(self, thread: LaneThread) -> None:
+            self.thread, self.limits_s = thread, list[float]()
+
+        def poll(self, limit_s: float) -> list[tuple[int, int]]:
+            self.limits_s.append(limit_s)
+            if len(self.limits_s) == 3:
+                self.thread._stopping = True
+            return [(-1, select.EPOLLIN)] if len(self.limits_s) == 1 else []
+
+        def close(self) -> None:
+            pass
+
+    for awaiting, limits_s in ((False, [1.0, 1.0, 1.0]), (True, [1.0, QUIET_S, 1.0])):
+        handler = BrokenHandler()
+        handler.awaiting = awaiting
+        thread = LaneThread(handler, 0)
+        thread._epoll.close()
+        thread._epoll = polled = Polled(thread)  # type: ignore[assignment]
+        thread.run()
+        assert polled.limits_s == limits_s
+        assert handler.quiet_count == int(awaiting)
 
 
 def test_a_client_that_cannot_be_watched_is_let_go() -> None:
