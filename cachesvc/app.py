@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from cachesvc.gateway.fields import FieldTable
     from cachesvc.gateway.server import Gateway
 
-SWITCH_INTERVAL_S = 50e-6  # with a busy thread beside it, a small answer waits 0.3 ms and not 5
+SWITCH_INTERVAL_S = 1e-3  # what a small answer waits beside a busy thread; shorter, fills quarrel
 RECOVER_PAUSE_S = 0.5
 END_S = 1.0  # for letting everything go, when requests have ended or had their time
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
