@@ -174,8 +174,11 @@ class Versions:
             look.asker_count += 1
             try:
                 if look.seen_at >= not_before:
-                    return await asyncio.shield(look.task)
-                await asyncio.wait([look.task])
+                    checked = await asyncio.shield(look.task)
+                    if checked.checked_at >= not_before:  # a probe that waited may let it be older
+                        return checked
+                else:
+                    await asyncio.wait([look.task])
             finally:
                 look.asker_count -= 1
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import NamedTuple
 
 from cachesvc.disk.base import BlockFile, FileState
@@ -35,12 +36,12 @@ _NOTHING = _Known(None, 0.0, 0)
 
 
 class Vouched:
-    """What is known of one open file. Any thread may use it; what two note at once, one forgets.
+    """What is known of one open file. Any thread may use it.
 
     clock_ns: of files' times. clock_s: of how long something is trusted.
     """
 
-    __slots__ = ("_clock_ns", "_clock_s", "_known")
+    __slots__ = ("_changing", "_clock_ns", "_clock_s", "_known")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Vouched:
         self._clock_ns = clock_ns
         self._clock_s = clock_s
         self._known = _NOTHING
+        self._changing = Lock()
 
     def holds(self, file: BlockFile, pages: int, start: int, end: int) -> FileState | None:
         """The state in which the file is, if these pages of it, its bytes `[start, end)`, may leave
@@ -66,7 +68,8 @@ class Vouched:
             and file.in_memory(start, end)
         ):
             return known.state
-        self._known = _NOTHING
+        with self._changing:
+            self._known = _NOTHING
         return None
 
     def note(self, file: BlockFile, state: FileState, pages: int) -> None:
@@ -76,7 +79,8 @@ class Vouched:
         """
         if self._clock_ns() - state.changed_ns < SETTLED_NS or file.state() != state:
             return
-        known, now_s = self._known, self._clock_s()
-        if known.state != state or now_s - known.since_s > TRUST_S:
-            known = _Known(state, now_s, 0)
-        self._known = known._replace(pages=known.pages | pages)
+        with self._changing:
+            known, now_s = self._known, self._clock_s()
+            if known.state != state or now_s - known.since_s > TRUST_S:
+                known = _Known(state, now_s, 0)
+            self._known = known._replace(pages=known.pages | pages)

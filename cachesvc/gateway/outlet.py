@@ -198,6 +198,8 @@ class Outlet:
                     piece = _memory(part[position - part_start :], more=more)
                 sent, stopped = self._send(piece)
                 position += sent
+                if stopped is _Stopped.WRONG and isinstance(part, FilePart):
+                    self._examine(segment, part, part_start)
                 if stopped is not None:
                     return position, stopped
             part_start = part_end
@@ -236,6 +238,18 @@ class Outlet:
             return None
         return _memory(data[position - start :], more=False)
 
+    def _examine(self, segment: Segment, part: FilePart, part_start: int) -> None:
+        """The file failed while it was sent: what the kernel was given of it must still be there.
+
+        Raises: ConnectionAbortedError.
+        """
+        try:
+            self._still(segment, part.pin, part.offset - part_start, None)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise ConnectionAbortedError("a block file failed while it was being sent") from error
+
     def _vouched(self, segment: Segment, pin: Pin, at: int, start: int, end: int) -> bool:
         """Whether the kernel may send these bytes of the object from the file, unchecked."""
         opened, pages = pin.held, _bitmap(at + start, at + end, self._page_bytes)
@@ -249,9 +263,9 @@ class Outlet:
             self._lent = _Lent(segment, state, start, end)
         return True
 
-    def _still(self, segment: Segment, pin: Pin, at: int, state: FileState) -> None:
-        """The file is in this state. If it has been written since the kernel was given bytes of it,
-        these must be what they were: the node itself only adds pages.
+    def _still(self, segment: Segment, pin: Pin, at: int, state: FileState | None) -> None:
+        """The file is in this state, None if that is not known. If it may have been written since
+        the kernel was given bytes of it, these must be what they were: the node only adds pages.
 
         Raises: ConnectionAbortedError, they are not, so the client may have others. OSError.
         """
@@ -265,7 +279,8 @@ class Outlet:
             sums = segment.checksums_of(start, end, self._page_bytes)
             if not whole or not right(data, start, sums, self._page_bytes):
                 raise ConnectionAbortedError("a block file was written while it was being sent")
-        lent.state = state
+        if state is not None:
+            lent.state = state
 
     def _send(self, piece: _Piece) -> _Turn:
         """How many of the bytes the socket took, within a moment, and why not all."""

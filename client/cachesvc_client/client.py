@@ -262,8 +262,7 @@ class CacheClient:
         """The engine of this process, made if there is none."""
         if self._closed:
             raise ClientClosed("this CacheClient is closed")
-        engine = self._engine
-        if engine is not None and self._generation == forks.generation:
+        if self._generation == forks.generation and (engine := self._engine) is not None:
             return engine
         with forks.lock:
             if self._engine is None or self._generation != forks.generation:

@@ -284,7 +284,7 @@ class Failover:
         self._token_taken, self._good_s = True, self._clock()
         self._router.succeeded(member)
         if isinstance(request, StatRequest) or (request.version is None and not request.bypass):
-            self._versions.put(reply.version, asked_at_s + reply.fresh_for_s)
+            self._versions.put(reply.version, asked_at_s, asked_at_s + reply.fresh_for_s)
         if reply.epoch not in (0, self._router.epoch):
             self._differs = member
         return reply

@@ -91,6 +91,7 @@ class Fallback:
         self._silence_ms = silence_ms
         self._connection_count = connection_count
         self._client: Any = None
+        self._closed = False
         self._hopeless: tuple[float, CacheError] | None = None
         self._lock = Lock()
 
@@ -125,7 +126,7 @@ class Fallback:
 
     def close(self) -> None:
         with self._lock:
-            client, self._client = self._client, None
+            client, self._client, self._closed = self._client, None, True
         if client is not None:
             client.close()
 
@@ -163,6 +164,8 @@ class Fallback:
         if self._client is not None:
             return self._client
         with self._lock:
+            if self._closed:
+                raise OriginError("the client is closed")
             if self._hopeless is not None and time.monotonic() < self._hopeless[0]:
                 raise type(self._hopeless[1])(str(self._hopeless[1]))
             if self._client is None:

@@ -79,6 +79,8 @@ class Script:
             self.versions.forget(name)
         yield from Failover(self, names[0]).meet()
         yield Together([self._tell(member, names) for member in self.router.table.members])
+        for name in names:  # nor what a member said before it was told
+            self.versions.forget(name)
 
     def _tell(self, member: Member, names: Sequence[ObjectName]) -> Steps[None]:
         if not self.router.admit(member.node_id):

@@ -43,10 +43,6 @@ class Threads:
             raise cancelled
         return over.result()
 
-    async def run_each(self, work: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
-        """What `work` returns for each item, in order."""
-        return await asyncio.gather(*(self.run(work, one) for one in items))
-
     def each(self, work: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
         """What `work` returns for each item, in order; raises the first error, all being over.
 

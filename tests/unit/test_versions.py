@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from typing import Any, cast
 
 import pytest
 
@@ -356,5 +357,36 @@ def test_an_odd_origin_is_asked_for_the_exact_name() -> None:
         with pytest.raises(ObjectNotFound):
             await bench.versions.get(name)
         assert asked == [("head", name, None)]
+
+    run(body)
+
+
+def test_a_probe_that_waits_does_not_satisfy_who_wants_a_younger_check() -> None:
+    class Waiting:
+        """A probe that is sent late, and may be answered from what was known before."""
+
+        sent_at, max_age_s = INF, 6.0
+
+        def __init__(self, version: ObjectVersion) -> None:
+            self.version, self.told = version, asyncio.Event()
+
+        async def head(self) -> ObjectVersion:
+            await self.told.wait()
+            return self.version
+
+    async def body() -> None:
+        bench = Bench()
+        probe = Waiting(bench.origin.put(NAME, b"1"))
+        patient = asyncio.create_task(bench.versions.get(NAME, 10.0, cast("Any", probe)))
+        await asyncio.sleep(0)
+        strict = asyncio.create_task(bench.versions.get(NAME, 0.0))
+        await asyncio.sleep(0)
+        new = bench.origin.put(NAME, b"2")
+        probe.sent_at = bench.clock() + 1
+        bench.clock.now += 1
+        probe.told.set()
+        assert (await patient).version == probe.version
+        assert (await strict).version == new
+        assert bench.heads == 1
 
     run(body)

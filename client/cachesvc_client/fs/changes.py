@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -17,6 +17,7 @@ from fsspec.spec import AbstractFileSystem
 from cachesvc.core.errors import ObjectNotFound
 from cachesvc_client.client import CacheClient
 from cachesvc_client.fs import listing, writing
+from cachesvc_client.fs.listings import Listings
 from cachesvc_client.fs.paths import parents, split, uri
 from cachesvc_client.threads import Threads
 
@@ -27,8 +28,8 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
     """
 
     client: CacheClient
+    dircache: Listings
     threads: Threads
-    change: object = None  # another one after each change: listings taken before it are not kept
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
         """An object of these bytes."""
@@ -82,9 +83,9 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
         keyed = [one for one in paths if split(one)[1]]
         marks = [one + "/" for one in keyed] if recursive else []
         try:
-            await self.threads.run(writing.delete, self.client, keyed + marks)
+            await self.threads.finish(writing.delete, self.client, keyed + marks)
         finally:
-            await self.threads.run_each(self.written, keyed)
+            await self.threads.finish(self._written, keyed)
         for one in paths:
             if recursive and not split(one)[1]:
                 await self.threads.run(self.rmdir, one)
@@ -105,7 +106,7 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
             raise FileNotFoundError(f"{uri(bucket)}: there is no such bucket")
         region = (self.client.config.origin or {}).get("region_name")
         writing.make_bucket(self.client, bucket, region)
-        self._forget_listings("")
+        self.dircache.forget([""])
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """As `mkdir`, with what is above."""
@@ -136,25 +137,23 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
         if split(path)[1]:
             self.client.invalidate(uri(path))
 
+    def _written(self, paths: Sequence[str]) -> None:
+        """As `written`, of many objects."""
+        self.dircache.forget({above for path in paths for above in (path, *parents(path))})
+        self.client.invalidate_many([uri(path) for path in paths])
+
     def invalidate_cache(self, path: str | None = None) -> None:
         """Forget listings and versions: of a path, with the directories above it, also at the
         nodes; of None, all that this instance knows (nodes go on believing for `revalidate`).
         """
         if path is None:
-            self.change = object()
             self.dircache.clear()
             self.client.forget()
         else:
             self.written(self._strip_protocol(path))
 
     def _forget_listings(self, path: str) -> None:
-        self.change = object()
-        for one in (path, *parents(path)):
-            self._forget_listing(one)
-
-    def _forget_listing(self, path: str) -> None:
-        with suppress(KeyError):  # not pop: of a DirCache that is two steps, and others take too
-            del self.dircache[path]
+        self.dircache.forget((path, *parents(path)))
 
     def _has_bucket(self, bucket: str) -> bool:
         try:

@@ -2,11 +2,13 @@
 
 Rules: a file that was opened for reading sees the version of that moment, also in a forked child
 and pickled to another process, or raises ObjectChanged. A file that is written is nowhere to be
-seen before it is closed, and never if its `with` block is left by an error.
+seen before it is closed, and never if its `with` block is left by an error, nor if it could not be
+opened. (Through fsspec's OpenFile and its compressors it is: they close it, and do not say why.)
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +40,8 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
         if details is not None:
             self.details = details
         if mode == "ab":
-            self._append()
+            with self._all_or_nothing():
+                self._append()
 
     @property
     def version(self) -> ObjectVersion:
@@ -65,17 +68,19 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _append(self) -> None:
         """Begin with what is there."""
-        if not self.fs.exists(self.path):
+        try:
+            there = self.fs.info(self.path, refresh=True)
+        except FileNotFoundError:
             return
-        there = self.fs.info(self.path, refresh=True)
+        if there["type"] == "directory":
+            return  # and no object has its name
         if there["size"] < writing.LEAST_PART_BYTES:
             self.buffer.write(self.fs.cat_file(self.path))
+            self.loc = self.buffer.tell()
         else:
-            self.offset = there["size"]
-            with self._all_or_nothing():
-                self._upload = writing.Upload(self.fs.client, self.path)
-                self._upload.copy(self.path, there["ETag"], there["size"])
-        self.loc = there["size"]
+            self._upload = writing.Upload(self.fs.client, self.path)
+            self._upload.copy(self.path, there["ETag"], there["size"])
+            self.loc = self.offset = there["size"]
 
     def _initiate_upload(self) -> None:
         if self.forced and self.buffer.tell() < writing.LEAST_PART_BYTES:
@@ -148,6 +153,18 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
         return _reopened, (
             self.fs, self.path, self.blocksize, self.loc, self._pinned.version, cache_type,
         )  # fmt: skip
+
+
+class TextFile(io.TextIOWrapper):
+    """A text file. What was written within a `with` that is left by an error is nowhere to be
+    seen either.
+    """
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None:
+            file: Any = self.buffer
+            file.__exit__(kind, error, traceback)
+        self.close()
 
 
 def _reopened(

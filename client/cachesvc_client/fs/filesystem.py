@@ -31,8 +31,9 @@ from cachesvc_client.fs import listing, writing
 from cachesvc_client.fs.async_file import AsyncCacheFile
 from cachesvc_client.fs.changes import Changes
 from cachesvc_client.fs.face import AsyncFace
-from cachesvc_client.fs.file import CacheBufferedFile
+from cachesvc_client.fs.file import CacheBufferedFile, TextFile
 from cachesvc_client.fs.listing import Info, directory_info, file_info
+from cachesvc_client.fs.listings import Listings
 from cachesvc_client.fs.paths import split, uri
 from cachesvc_client.fs.ranges import Bounds, bounded, read_joined
 from cachesvc_client.fs.readahead import PacedCache
@@ -43,6 +44,7 @@ from cachesvc_client.threads import Threads
 LISTINGS_EXPIRY_S = 10  # as old as a version may be, unless told otherwise
 _GET_BYTES = 32 << 20
 _TRIES = 4  # where the object changes while it is read
+_OF_TEXT = ("encoding", "errors", "newline")  # options of a text file
 _OF_PROCESS = ("asynchronous", "loop")  # options that say nothing of what is read
 
 
@@ -72,12 +74,10 @@ class CacheFileSystem(Changes, AsyncFace):
         **options: Any,
     ) -> None:
         settings, s3 = split_options(options, settings_names())
-        super().__init__(
-            asynchronous, loop, batch_size=batch_size,
-            use_listings_cache=options.get("use_listings_cache", True),
-            listings_expiry_time=options.get("listings_expiry_time", LISTINGS_EXPIRY_S),
-            max_paths=options.get("max_paths"),
-        )  # fmt: skip
+        super().__init__(asynchronous, loop, batch_size=batch_size)
+        believed = options.get("use_listings_cache", True)
+        expiry_s = options.get("listings_expiry_time", LISTINGS_EXPIRY_S) if believed else 0
+        self.dircache = Listings(expiry_s, options.get("max_paths"))
         self.client = CacheClient(endpoint, origin={**s3, **(origin or {})} or None, **settings)
         finalize(self, self.client.close)
         self._readers = Threads()
@@ -127,18 +127,14 @@ class CacheFileSystem(Changes, AsyncFace):
         path = self._strip_protocol(path)
         found = None if refresh else self.dircache.get(path)
         if found is None:
-            before = self.change
-            bucket, key = split(path)
-            if not path:
-                found = listing.buckets(self.client)
-            else:
-                found = listing.children(self.client, bucket, key)
-            if not found and key and (one := self.info(path))["type"] == "file":
-                return [one if detail else path]
-            self.dircache[path] = found
-            if self.change is not before:
-                self._forget_listing(path)
+            found = self.dircache.taken(path, lambda: self._listed(path))
+        if not found and split(path)[1] and (one := self.info(path))["type"] == "file":
+            return [one if detail else path]
         return list(found) if detail else sorted(info["name"] for info in found)
+
+    def _listed(self, path: str) -> list[Info]:
+        bucket, key = split(path)
+        return listing.children(self.client, bucket, key) if path else listing.buckets(self.client)
 
     def find(
         self,
@@ -308,6 +304,13 @@ class CacheFileSystem(Changes, AsyncFace):
                     os.unlink(lpath)
                 raise
 
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        """See fsspec.spec.AbstractFileSystem.open."""
+        if "b" in mode:
+            return super().open(path, mode, **options)
+        text = {name: options.pop(name) for name in _OF_TEXT if name in options}
+        return TextFile(super().open(path, mode.replace("t", "") + "b", **options), **text)
+
     def _open(
         self,
         path: str,
@@ -326,7 +329,10 @@ class CacheFileSystem(Changes, AsyncFace):
         if mode == "rb":
             pinned = PinnedObject(self.client, version) if version else self.client.pin(where)
             details = _info_of(path, pinned.version)
-        block_bytes = block_size or (self.blocksize if mode == "rb" else writing.PART_BYTES)
+        if mode == "rb":
+            block_bytes = block_size or self.blocksize
+        else:
+            block_bytes = max(block_size or writing.PART_BYTES, writing.LEAST_PART_BYTES)
         return CacheBufferedFile(
             self, path, mode, block_bytes, pinned, details, autocommit=autocommit,
             cache_type=cache_type or self._cache_type, cache_options=cache_options,

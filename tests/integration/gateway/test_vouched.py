@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from cachesvc import vouched
+from cachesvc.gateway import outlet
 from tests.integration.gateway.conftest import DATA
 from tests.integration.gateway.gate import Gate
 
@@ -95,6 +96,34 @@ def test_a_file_that_is_written_while_it_is_sent_ends_the_connection(
         gate.ask()
     monkeypatch.undo()
     assert gate.ask()[2] == DATA
+    assert gate.ask()[2] == DATA
+
+
+def test_what_was_lent_of_a_file_that_then_fails_must_still_be_there(
+    gate: Gate, sent_bytes: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overwritten and cut short between two sends, once, and not in the first turn: the rest could
+    be filled again, but what has been given to the kernel could not.
+    """
+    hot(gate, sent_bytes)
+    monkeypatch.setattr(outlet, "TURN_BYTES", 2 * 65536)
+    send, before, failed = os.sendfile, [0], [False]
+
+    def failing(out: int, file: int, offset: int, count: int) -> int:
+        sent = send(out, file, offset, min(count, 65536))
+        before[0] += sent
+        if failed[0] or before[0] < 5 * 65536:
+            return sent
+        failed[0] = True
+        with open(f"/proc/self/fd/{file}", "r+b") as damaged:
+            damaged.truncate(offset + sent)
+            damaged.write(os.urandom(8))
+        return sent
+
+    monkeypatch.setattr(os, "sendfile", failing)
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        gate.ask()
+    monkeypatch.undo()
     assert gate.ask()[2] == DATA
 
 

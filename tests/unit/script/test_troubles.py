@@ -241,7 +241,7 @@ def test_groups_that_find_all_nodes_replaced_wait_for_the_new_member_table_toget
         return in_turns(effect.steps, perform) if isinstance(effect, Together) else perform(effect)
 
     perform, world.trouble = world.perform, gone
-    world.script.versions.put(world.version, float("inf"))
+    world.script.versions.put(world.version, world.now_s, float("inf"))
     room = Room(spans(NAME, [(0, None)]))
     run(world.script.read(NAME, [(0, None)], room), side_by_side)
     assert room.result(0, len(OLD)) == OLD
@@ -259,5 +259,5 @@ def test_a_node_that_dies_in_a_long_answer_leaves_the_read_to_the_next_owner() -
         return OriginError("no credentials") if isinstance(effect, AskOrigin) else None
 
     world.trouble = dies
-    world.script.versions.put(world.version, float("inf"))
+    world.script.versions.put(world.version, world.now_s, float("inf"))
     assert world.read((1024, 2048)) == [OLD[1024:2048]]

@@ -52,6 +52,35 @@ def test_of_what_was_written_every_node_is_told_that_can_be() -> None:
     assert world.read((0, 10)) == [NEW[:10]]
 
 
+def test_an_answer_that_a_write_overtook_is_not_believed() -> None:
+    """It was asked for before a node had been told, and ends after that."""
+    world = World(fresh_for_s=60)
+
+    def overtaken(effect: Effect) -> None:
+        world.before = lambda _effect: None
+        world.now_s += 1
+        world.script.versions.forget(NAME)
+
+    world.before = overtaken
+    world.read((2000, 2001))
+    assert world.script.versions.get(NAME) is None
+
+
+def test_what_a_node_says_before_it_is_told_of_a_write_is_not_believed() -> None:
+    world = World(fresh_for_s=60)
+
+    def meanwhile(effect: Effect) -> None:
+        if isinstance(effect, Forget):
+            world.before = lambda _effect: None
+            world.now_s += 1
+            world.script.versions.put(world.version, world.now_s, world.now_s + 60)
+            world.now_s += 1
+
+    world.before = meanwhile
+    run(world.script.forget([NAME]), world.perform)
+    assert world.script.versions.get(NAME) is None
+
+
 def test_many_objects_are_forgotten_in_few_requests() -> None:
     world = World(fresh_for_s=60)
     short = [ObjectName("bucket", f"key-{number}") for number in range(1000)]

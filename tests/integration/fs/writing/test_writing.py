@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,9 +17,8 @@ from tests.support import pattern
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
-from cachesvc_client.fs import CacheFileSystem, listing
+from cachesvc_client.fs import CacheFileSystem, listing, writing
 from cachesvc_client.fs.writing import LEAST_PART_BYTES, PART_BYTES
-from fsspec.dircache import DirCache
 
 BUCKET = "written"
 PATH = f"{BUCKET}/some/key"
@@ -195,16 +196,90 @@ def test_a_listing_taken_before_a_change_is_not_kept(
     assert len(fs.ls(f"{BUCKET}/overtaking", detail=False)) == 2
 
 
-def test_two_threads_forget_the_same_listing(fs: CacheFileSystem) -> None:
-    class Raced(DirCache):  # type: ignore[misc]
-        """Whoever looks finds it, and by then another has taken it out."""
+def test_an_append_that_cannot_read_leaves_the_object_as_it_was(
+    fs: CacheFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> bytes:
+        raise PermissionError("no GET for you")
 
-        def __getitem__(self, path: str) -> Any:
-            found = super().__getitem__(path)
-            del self[path]
-            return found
+    fs.pipe_file(PATH, b"there")
+    monkeypatch.setattr(fs, "cat_file", refused)
+    with pytest.raises(PermissionError, match="no GET"):
+        fs.open(PATH, "ab")
+    gc.collect()
+    monkeypatch.undo()
+    assert fs.cat_file(PATH) == b"there"
 
-    fs.dircache = Raced()
-    fs.dircache[f"{BUCKET}/raced"] = fs.dircache[""] = []
-    fs.invalidate_cache(f"{BUCKET}/raced")
-    assert list(fs.dircache) == []
+
+def test_appending_where_others_have_just_written_keeps_what_they_wrote(
+    fs: CacheFileSystem, other: CacheFileSystem
+) -> None:
+    assert not fs.exists(PATH)
+    with other.open(PATH, "wb") as file:
+        file.write(b"theirs")
+    with fs.open(PATH, "ab") as file:
+        file.write(b" and mine")
+    assert fs.cat_file(PATH) == b"theirs and mine"
+
+
+def test_a_directory_is_no_object_that_is_appended_to(fs: CacheFileSystem) -> None:
+    fs.pipe_file(PATH, b"in a directory")
+    directory = PATH.rpartition("/")[0]
+    with fs.open(directory, "ab") as file:
+        file.write(b"beside it")
+    assert fs.cat_file(directory) == b"beside it"
+    assert fs.cat_file(PATH) == b"in a directory"
+
+
+def test_a_text_file_that_failed_is_not_there(fs: CacheFileSystem) -> None:
+    def fail() -> None:
+        with fs.open(PATH, "w", encoding="latin-1") as file:
+            file.write("half of ")
+            file.flush()
+            file.write("what there is")
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail()
+    gc.collect()
+    assert not fs.exists(PATH)
+    with fs.open(PATH, "w", encoding="latin-1") as file:
+        file.write("all of it")
+    with fs.open(PATH, "r", encoding="latin-1") as file:
+        assert file.read() == "all of it"
+
+
+def test_parts_are_never_smaller_than_s3_takes(fs: CacheFileSystem) -> None:
+    data = pattern(LEAST_PART_BYTES + 1)
+    with fs.open(PATH, "wb", block_size=1 << 20) as file:
+        for start in range(0, len(data), 1 << 20):
+            file.write(data[start : start + (1 << 20)])
+    assert fs.cat_file(PATH) == data
+
+
+def test_a_removal_that_is_cancelled_is_seen_once_it_is_over(
+    fs: CacheFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, delete = Event(), Event(), writing.delete
+
+    def held(*arguments: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        delete(*arguments)
+
+    async def work() -> None:
+        removing = asyncio.create_task(fs._rm(PATH))
+        assert await asyncio.to_thread(begun.wait, 60)
+        removing.cancel()
+        await asyncio.wait([removing], timeout=0.2)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await removing
+        assert not fs.exists(PATH)
+        assert fs.ls(f"{BUCKET}/some", detail=False) == [f"{BUCKET}/some/other"]
+
+    for name in ("key", "other"):
+        fs.pipe_file(f"{BUCKET}/some/{name}", b"there")
+    assert len(fs.ls(f"{BUCKET}/some")) == 2
+    monkeypatch.setattr(writing, "delete", held)
+    asyncio.run(work())
