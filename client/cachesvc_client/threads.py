@@ -29,9 +29,9 @@ class Threads:
         """What `work` returns or raises; whoever is cancelled waits no longer for it."""
         return await asyncio.wrap_future(self._submit(work, *args, **kwargs))
 
-    async def finish(self, work: Callable[..., T], *args: Any) -> T:
+    async def finish(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """What `work` returns or raises; whoever is cancelled is so when it is over, and done."""
-        over = asyncio.wrap_future(self._submit(work, *args))
+        over = asyncio.wrap_future(self._submit(work, *args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
         while not over.done():
             try:

@@ -88,7 +88,7 @@ class Changes(AbstractFileSystem):  # type: ignore[misc]
             await self.threads.finish(self._written, keyed)
         for one in paths:
             if recursive and not split(one)[1]:
-                await self.threads.run(self.rmdir, one)
+                await self.threads.finish(self.rmdir, one)
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         """Makes the path's bucket, if it is not there; below it, S3 needs no directories.

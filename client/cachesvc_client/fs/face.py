@@ -1,7 +1,9 @@
 """The asynchronous face: each primitive of fsspec runs its blocking twin on a thread.
 
-Rules: nothing is decided here. No event loop is begun before fsspec's own synchronous methods,
-which are made of coroutines, need one; a forked child has fsspec begin its own.
+Rules: nothing is decided here. What changes something is over when whoever awaits it goes on, also
+when he was cancelled: else it would land on what he does next. No event loop is begun before
+fsspec's own synchronous methods, which are made of coroutines, need one; a forked child has fsspec
+begin its own.
 """
 
 from __future__ import annotations
@@ -53,22 +55,22 @@ class AsyncFace(AsyncFileSystem):  # type: ignore[misc]
         await self.threads.run(self.get_file, rpath, lpath, **options)
 
     async def _put_file(self, lpath: str, rpath: str, **options: Any) -> None:
-        await self.threads.run(self.put_file, lpath, rpath, **options)
+        await self.threads.finish(self.put_file, lpath, rpath, **options)
 
     async def _pipe_file(self, path: str, value: Any, **options: Any) -> None:
-        await self.threads.run(self.pipe_file, path, value, **options)
+        await self.threads.finish(self.pipe_file, path, value, **options)
 
     async def _cp_file(self, path1: str, path2: str, **options: Any) -> None:
-        await self.threads.run(self.cp_file, path1, path2, **options)
+        await self.threads.finish(self.cp_file, path1, path2, **options)
 
     async def _rm_file(self, path: str, **options: Any) -> None:
-        await self.threads.run(self.rm_file, path, **options)
+        await self.threads.finish(self.rm_file, path, **options)
 
     async def _mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
-        await self.threads.run(self.mkdir, path, create_parents, **options)
+        await self.threads.finish(self.mkdir, path, create_parents, **options)
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        await self.threads.run(self.makedirs, path, exist_ok)
+        await self.threads.finish(self.makedirs, path, exist_ok)
 
     async def _rmdir(self, path: str) -> None:
-        await self.threads.run(self.rmdir, path)
+        await self.threads.finish(self.rmdir, path)

@@ -142,8 +142,8 @@ class CacheBufferedFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and not self.readable() and not self.closed:
+            self.closed = True  # whatever comes in between
             self.discard()
-            self.closed = True
         self.close()
 
     def __reduce__(self) -> Any:

@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any
 from weakref import finalize
 
 from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.core import get_compression
 from fsspec.utils import isfilelike, tokenize
 
 from cachesvc.core.errors import ObjectChanged, ObjectNotFound, RangeError
@@ -44,6 +46,7 @@ from cachesvc_client.threads import Threads
 LISTINGS_EXPIRY_S = 10  # as old as a version may be, unless told otherwise
 _GET_BYTES = 32 << 20
 _TRIES = 4  # where the object changes while it is read
+_MODES = ("rb", "wb", "ab", "xb")
 _OF_TEXT = ("encoding", "errors", "newline")  # options of a text file
 _OF_PROCESS = ("asynchronous", "loop")  # options that say nothing of what is read
 
@@ -305,11 +308,20 @@ class CacheFileSystem(Changes, AsyncFace):
                 raise
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        """See fsspec.spec.AbstractFileSystem.open."""
+        """See fsspec.spec.AbstractFileSystem.open.
+
+        Raises: ValueError, LookupError, TypeError for options that are wrong, before there is a
+        file; an unfinished one would be written when it is collected.
+        """
+        text = {name: options.pop(name) for name in _OF_TEXT if name in options}
+        binary = mode if "b" in mode else mode.replace("t", "") + "b"
+        if binary not in _MODES:
+            raise ValueError(f"mode is {mode!r}: give 'r', 'w', 'a' or 'x', with or without 'b'")
+        get_compression(path, options.get("compression"))
         if "b" in mode:
             return super().open(path, mode, **options)
-        text = {name: options.pop(name) for name in _OF_TEXT if name in options}
-        return TextFile(super().open(path, mode.replace("t", "") + "b", **options), **text)
+        io.TextIOWrapper(io.BytesIO(), **text)
+        return TextFile(super().open(path, binary, **options), **text)
 
     def _open(
         self,

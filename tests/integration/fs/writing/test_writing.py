@@ -283,3 +283,79 @@ def test_a_removal_that_is_cancelled_is_seen_once_it_is_over(
     assert len(fs.ls(f"{BUCKET}/some")) == 2
     monkeypatch.setattr(writing, "delete", held)
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "w", "encoding": "nonsense"},
+        {"mode": "w", "newline": "q"},
+        {"mode": "w", "errors": 5},
+        {"mode": "wb", "compression": "nonsense"},
+        {"mode": "w+b"},
+        {"mode": "z"},
+    ],
+    ids=str,
+)
+def test_a_file_that_could_not_be_opened_changes_nothing(
+    fs: CacheFileSystem, wrong: dict[str, Any]
+) -> None:
+    fs.pipe_file(PATH, b"there")
+    with pytest.raises((LookupError, ValueError, TypeError)):
+        fs.open(PATH, **wrong)
+    gc.collect()
+    assert fs.cat_file(PATH) == b"there"
+
+
+def test_an_interrupt_while_a_failed_file_is_let_go_does_not_have_it_written(
+    fs: CacheFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_upload: writing.Upload) -> None:
+        raise KeyboardInterrupt
+
+    fs.pipe_file(PATH, b"there")
+    file = fs.open(PATH, "wb", block_size=LEAST_PART_BYTES)
+    abort = writing.Upload.abort
+    monkeypatch.setattr(writing.Upload, "abort", interrupted)
+
+    def fail() -> None:
+        with file:
+            file.write(bytes(LEAST_PART_BYTES + 1))
+            raise RuntimeError("half-way")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    file.close()
+    assert fs.cat_file(PATH) == b"there"
+    abort(file._upload)
+
+
+@pytest.mark.parametrize("way", ["pipe", "put"])
+def test_a_cancelled_write_does_not_land_on_a_later_one(
+    fs: CacheFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    begun, go, put_file = Event(), Event(), writing.put_file
+
+    def held(*arguments: Any) -> None:
+        monkeypatch.setattr(writing, "put_file", put_file)
+        begun.set()
+        assert go.wait(60)
+        put_file(*arguments)
+
+    async def work() -> None:
+        first = fs._pipe_file(PATH, b"1") if way == "pipe" else fs._put_file(str(local), PATH)
+        writing_it = asyncio.create_task(first)
+        assert await asyncio.to_thread(begun.wait, 60)
+        writing_it.cancel()
+        await asyncio.wait([writing_it], timeout=0.2)
+        assert not writing_it.done(), "else the next one could be overtaken"
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing_it
+        await fs._pipe_file(PATH, b"2")
+        assert await fs._cat_file(PATH) == b"2"
+
+    local = tmp_path / "local"
+    local.write_bytes(b"1")
+    monkeypatch.setattr(writing, "put_file", held)
+    asyncio.run(work())
