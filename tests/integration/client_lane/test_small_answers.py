@@ -42,7 +42,7 @@ def test_a_damaged_small_answer_is_never_believed_wherever_the_damage_is(pair: P
         session.send(bytes(raw))
 
     while not length or position < length:
-        client = knowing_client(pair, silence_ms=50)
+        client = knowing_client(pair, silence_ms=250)
         pair.first.script = [damaged]
         assert client.read(URI, 7000, 7030) == DATA[7000:7030]
         client.close()
