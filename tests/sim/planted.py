@@ -103,8 +103,8 @@ def a_version_is_believed_for_ever() -> Patch:
 def the_client_believes_a_version_too_long() -> Patch:
     real = VersionCache.put
 
-    def put(self: VersionCache, version: ObjectVersion, until_s: float) -> None:
-        real(self, version, until_s + 1.0)
+    def put(self: VersionCache, version: ObjectVersion, asked_s: float, until_s: float) -> None:
+        real(self, version, asked_s, until_s + 1.0)
 
     return VersionCache, "put", put
 
