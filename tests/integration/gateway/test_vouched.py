@@ -49,6 +49,26 @@ def hot(gate: Gate, sent_bytes: Callable[[], int]) -> None:
     assert sent_bytes() > len(DATA) // 2
 
 
+def damage(file: int, size_bytes: int | None) -> None:
+    """Write into an open file's beginning, and cut it short if a size is given."""
+    with open(f"/proc/self/fd/{file}", "r+b") as damaged:
+        if size_bytes is not None:
+            damaged.truncate(size_bytes)
+        damaged.write(os.urandom(8))
+
+
+def is_cut_off(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, sendfile: Callable[[int, int, int, int], int]
+) -> None:
+    """With this in place of os.sendfile an answer does not come to its end; those after it do."""
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        gate.ask()
+    monkeypatch.undo()
+    assert gate.ask()[2] == DATA
+    assert gate.ask()[2] == DATA
+
+
 def test_any_range_of_them_is_right(gate: Gate, sent_bytes: Callable[[], int]) -> None:
     hot(gate, sent_bytes)
     for start, end in ((0, 999_999), (12_345, 2_000_001), (1 << 20, 3 << 20), (70_000, 400_000)):
@@ -85,18 +105,10 @@ def test_a_file_that_is_written_while_it_is_sent_ends_the_connection(
 
     def damaging(out: int, file: int, offset: int, count: int) -> int:
         sent = send(out, file, offset, min(count, 65536))
-        with open(f"/proc/self/fd/{file}", "r+b") as damaged:
-            if cut:
-                damaged.truncate(100_000)
-            damaged.write(os.urandom(8))
+        damage(file, 100_000 if cut else None)
         return sent
 
-    monkeypatch.setattr(os, "sendfile", damaging)
-    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-        gate.ask()
-    monkeypatch.undo()
-    assert gate.ask()[2] == DATA
-    assert gate.ask()[2] == DATA
+    is_cut_off(gate, monkeypatch, damaging)
 
 
 def test_what_was_lent_of_a_file_that_then_fails_must_still_be_there(
@@ -112,19 +124,12 @@ def test_what_was_lent_of_a_file_that_then_fails_must_still_be_there(
     def failing(out: int, file: int, offset: int, count: int) -> int:
         sent = send(out, file, offset, min(count, 65536))
         before[0] += sent
-        if failed[0] or before[0] < 5 * 65536:
-            return sent
-        failed[0] = True
-        with open(f"/proc/self/fd/{file}", "r+b") as damaged:
-            damaged.truncate(offset + sent)
-            damaged.write(os.urandom(8))
+        if not failed[0] and before[0] >= 5 * 65536:
+            failed[0] = True
+            damage(file, offset + sent)
         return sent
 
-    monkeypatch.setattr(os, "sendfile", failing)
-    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-        gate.ask()
-    monkeypatch.undo()
-    assert gate.ask()[2] == DATA
+    is_cut_off(gate, monkeypatch, failing)
 
 
 def test_a_file_that_only_grows_while_it_is_sent_is_sent_to_its_end(
