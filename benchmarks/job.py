@@ -66,9 +66,12 @@ Opener = Callable[[], Read]
 
 def ready_buffer(size_bytes: int, behind_page: int = 16) -> memoryview:
     """A buffer that begins so many bytes behind a page of the system: 16 as large bytearrays and
-    numpy's arrays do (docs/decisions/0023-slow-places-of-memory.md).
+    numpy's arrays do (docs/decisions/0023-slow-places-of-memory.md). It has all of its pages.
     """
-    room = memoryview(mmap.mmap(-1, size_bytes + mmap.PAGESIZE))
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    room = memoryview(mmap.mmap(-1, size_bytes + mmap.PAGESIZE, flags=private))
+    touched = room[:: mmap.PAGESIZE]
+    touched[:] = bytes(len(touched))
     return room[behind_page : behind_page + size_bytes]
 
 

@@ -21,6 +21,7 @@ from cachesvc.flight import Flight, Probe
 from cachesvc.store import Store
 
 WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
+STEP_BYTES = 2 << 20  # readers wait for no more at a time
 
 Hop = Callable[..., Any]
 
@@ -32,8 +33,8 @@ class Landing:
     progressed: called on the loop whenever pages have landed.
 
     The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
-    the loop must not wait for it. Progress is told in steps that grow, so that the first bytes
-    are quick and a crowd of readers is not woken for every page.
+    the loop must not wait for it. Progress is told when it has doubled, or grown by STEP_BYTES:
+    the first bytes are quick, and the rest comes to the readers in few frames.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Landing:
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
         untold_bytes = self._hashed_bytes - self._told_bytes
-        if self._hashed_bytes == self._size_bytes or untold_bytes > self._told_bytes // 4:
+        step_bytes = min(self._told_bytes, STEP_BYTES) or 1
+        if self._hashed_bytes == self._size_bytes or untold_bytes >= step_bytes:
             self._told_bytes = self._hashed_bytes
             self._hop(self._progress, bytes(self._checksums))
         total_bytes = self._size_bytes

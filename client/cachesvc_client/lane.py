@@ -25,7 +25,7 @@ from typing import TypeVar
 from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
-from cachesvc.core.types import ObjectName
+from cachesvc.core.types import ObjectName, Source
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind
@@ -231,7 +231,7 @@ class Lane:
             else:
                 for segment, view in receipt.take(head, prefix.body_bytes):
                     check = receipt.check(segment, view)
-                    start = segment.start if segment.checksums else None
+                    start = segment.start if segment.source is Source.DISK else None
                     connection.fill(view, start, check.landed)
                     receipt.settle(segment, right=check.right)
             if head.last:

@@ -28,10 +28,10 @@ def test_only_what_is_checked_where_it_arrives_comes_by_the_buffer(
 
     monkeypatch.setattr(bounce, "room", counted)
     with running(tmp_path) as node, CacheClient(f"127.0.0.1:{node.lane_port}") as client:
-        for etag in ('W/"weak"', '"strong"'):
+        for etag, from_file in (('W/"weak"', False), ('"strong"', False), ('"strong"', True)):
             node.put(DATA, etag=etag)
             client.invalidate("s3://bucket/key")
             view = memoryview(mmap.mmap(-1, len(DATA) + 4096))[16 : 16 + len(DATA)]
             assert client.readinto("s3://bucket/key", view) == len(DATA)
             assert view == DATA
-            assert bool(used) == (etag == '"strong"')
+            assert bool(used) == from_file, "what is being filled comes from memory"
