@@ -17,6 +17,7 @@ import pytest
 from cachesvc.devorigin import DevOrigin
 from cachesvc.exports import PROGRAMS, exports
 from tests.integration.gateway.gate import Gate, gateway_over
+from tests.integration.loaders.gateway import STAND_INS
 from tests.support import run_cli
 
 DATA = b"a,b\n1,2\n3,4\n"
@@ -26,10 +27,15 @@ PROGRAM = {
               " Key='key.csv')['Body'].read()"),
     "webdataset": ("awscli", "import subprocess; data = subprocess.run(['aws', 's3', 'cp',"
                    " 's3://bucket/key.csv', '-'], check=True, capture_output=True).stdout"),
-    "mosaicml": ("streaming", "from streaming.base.storage.download import CloudDownloader as C;"
+    "mosaicml": ("streaming", f"import sys; sys.path.append({STAND_INS!r});"
+                 " from streaming.base.storage.download import CloudDownloader as C;"
                  " import pathlib, tempfile; local = tempfile.mkdtemp() + '/key.csv';"
                  " C.get('s3://bucket').download('s3://bucket/key.csv', local);"
                  " data = pathlib.Path(local).read_bytes()"),
+    "vllm": ("runai_model_streamer_s3", "from runai_model_streamer.file_streamer.file_streamer"
+             " import FileChunks, FileStreamer; one = FileStreamer().__enter__();"
+             " one.stream_files([FileChunks(0, 's3://bucket/key.csv', [0], [12])]);"
+             " data = b''.join(bytes(found[-1].numpy()) for found in one.get_chunks())"),
     "obstore": ("obstore", "import obstore; from obstore.store import S3Store;"
                 " data = obstore.get(S3Store('bucket'), 'key.csv').bytes()"),
     "polars": ("polars", "import polars; data = polars.scan_csv('s3://bucket/key.csv').collect()"

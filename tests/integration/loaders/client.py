@@ -53,16 +53,16 @@ def tensors(where: Where, folder: str) -> Any:
     from cachesvc_client.tensors import load_state_dict
 
     with _client(where) as cache:
-        return _told_of_torch(load_state_dict(_uri(folder, WEIGHTS), client=cache))
+        return told_of_torch(load_state_dict(_uri(folder, WEIGHTS), client=cache))
 
 
 def tensors_of_safetensors(where: Where, folder: str) -> Any:
     from safetensors.torch import load_file
 
-    return _told_of_torch(load_file(where.path / folder / WEIGHTS))
+    return told_of_torch(load_file(where.path / folder / WEIGHTS))
 
 
-def _told_of_torch(tensors: Any) -> Any:
+def told_of_torch(tensors: Any) -> Any:
     import torch
 
     return {

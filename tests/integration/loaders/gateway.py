@@ -7,16 +7,21 @@ import fcntl
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 from unittest.mock import patch
 
 from tests.integration.loaders import contents
+from tests.integration.loaders.client import tensors_of_safetensors, told_of_torch
 from tests.integration.loaders.loader import BUCKET, KEYS, Loader, Where, digest
 
 REGION = "us-east-1"
 MEBIBYTE = 1 << 20
+STAND_INS = str(Path(__file__).with_name("stand_ins"))
+if STAND_INS not in sys.path:
+    sys.path.append(STAND_INS)  # the last: what is installed comes first
 
 
 def boto3(where: Where, folder: str) -> Any:
@@ -199,6 +204,19 @@ def streaming(where: Where, folder: str) -> Any:
         return [digest(found[number]["x"]) for number in range(len(found))]
 
 
+def runai(where: Where, folder: str) -> Any:
+    from runai_model_streamer import SafetensorsStreamer, list_safetensors
+
+    settings = {
+        "AWS_ENDPOINT_URL": where.s3,
+        "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with patch.dict(os.environ, settings), SafetensorsStreamer() as streamer:
+        streamer.stream_files(list_safetensors(f"s3://{BUCKET}/{folder}/"))
+        return told_of_torch(dict(streamer.get_tensors()))
+
+
 def without_streaming() -> str:
     try:
         import streaming  # noqa: F401
@@ -225,6 +243,11 @@ LOADERS = [
     Loader(
         "webdataset", contents.shards, webdataset, ("webdataset",),
         unless=lambda: "" if shutil.which("curl") else "curl is not installed",
+    ),
+    Loader(
+        "runai-model-streamer", contents.weights, runai,
+        ("torch", "safetensors", "runai_model_streamer", "runai_model_streamer_s3"),
+        tensors_of_safetensors,
     ),
     Loader(
         "mosaicml-streaming", contents.samples, streaming, ("streaming",), unless=without_streaming

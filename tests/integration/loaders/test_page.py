@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.loaders import contents
 from tests.integration.loaders.conftest import Place
-from tests.integration.loaders.gateway import without_streaming
+from tests.integration.loaders.gateway import STAND_INS, without_streaming
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -30,8 +30,8 @@ FOLDER = "/tmp/mds"  # of the page
 ENDED_AT_ONCE = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
 OPTIONAL = (
     "aiobotocore", "boto3", "dask", "duckdb", "fsspec", "numpy", "obstore", "pandas", "polars",
-    "pyarrow", "s3fs", "s3torchconnector", "safetensors", "streaming", "torch", "webdataset",
-    "zarr",
+    "pyarrow", "runai_model_streamer", "s3fs", "s3torchconnector", "safetensors", "streaming",
+    "torch", "webdataset", "zarr",
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def skip_without(libraries: set[str]) -> None:
 
 
 def environment(place: Place) -> dict[str, str]:
-    paths = [str(ROOT), str(ROOT / "client"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT), str(ROOT / "client"), os.environ.get("PYTHONPATH", ""), STAND_INS]
     return os.environ | {
         "CACHESVC_ENDPOINT": place.cluster.endpoint,
         "AWS_ENDPOINT_URL": place.origin.url,
