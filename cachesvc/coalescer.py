@@ -24,7 +24,9 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -64,6 +66,7 @@ class Coalescer:
         max_waiting_count: int = MAX_WAITING_COUNT,
         max_buffer_bytes: int = MAX_BUFFER_BYTES,
         write_bytes: int = WRITE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert write_bytes > 0, f"write_bytes is {write_bytes}"
         self._origin = origin
@@ -74,6 +77,7 @@ class Coalescer:
         self._max_waiting_count = max_waiting_count
         self._max_buffer_bytes = max_buffer_bytes
         self._write_bytes = write_bytes
+        self._clock = clock
         self._by_block: dict[bytes, list[Flight]] = {}
         self._firsts: Counter[ObjectName] = Counter()  # flights of a block 0
         self._probes: dict[ObjectName, Probe] = {}  # whose heads have not come
@@ -191,7 +195,8 @@ class Coalescer:
         self._watch.begin()
 
     def _take_off(self, flight: Flight) -> None:
-        site = self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
+        progressed = self._watch.progress
+        site = self._store, self._pool, self._hop, self._write_bytes, progressed, self._clock
         if isinstance(flight, Probe):
             flight.send()
             landing: Landing = ProbeLanding(flight, *site, found_by=self._found)

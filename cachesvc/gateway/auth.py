@@ -94,7 +94,7 @@ class Guard:
         if "X-Amz-Signature" in parameters:
             claim = self._presigned(parameters, headers)
         else:
-            claim = self._signed(headers)
+            claim = self._signed(parameters, headers)
         secret = self._keys.get(claim.access_key)
         if secret is None:
             raise S3Error(
@@ -126,8 +126,13 @@ class Guard:
             )
         return Seal(key, claim.time, claim.scope, claim.signature)
 
-    def _signed(self, headers: Headers) -> _Claim:
+    def _signed(self, parameters: dict[str, str], headers: Headers) -> _Claim:
         given = headers.get("Authorization")
+        if given is None and {"AWSAccessKeyId", "Signature"} <= parameters.keys():
+            raise _denied(
+                "the URL is presigned by version 2 of the signature; presign by version 4 (boto3:"
+                " Config(signature_version='s3v4'))"
+            )
         if given is None:
             raise _denied("the request is not signed")
         match = _HEADER.fullmatch(given.strip())

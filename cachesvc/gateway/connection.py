@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import structlog
-from aiohttp.web import Server
+from aiohttp.web import BaseRequest, Response, Server, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 
 from cachesvc.answer import Segment
@@ -32,15 +32,17 @@ from cachesvc.gateway.plain import plain
 from cachesvc.gateway.sending import Sending, small_body
 
 MAX_HELD_BYTES = 64 << 10
+MAX_REASON_CHARS = 200
 _CUT_AGAIN_S = 0.1  # what was with a thread may have become a task
 
 log = structlog.get_logger(__name__)
 Count = Callable[[str, str], None]
+Malformed = Callable[[BaseRequest, int, str], Response]
 
 
 class Connections(Server):
     """All connections of a gateway. count: told of every hit, its operation and status. roomy:
-    whether one more may be sent.
+    whether one more may be sent. malformed: the answer to what is no request, by status and reason.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Connections(Server):
         sending: Sending,
         count: Count,
         roomy: Callable[[], bool],
+        malformed: Malformed,
         *,
         keep_idle_s: float,
         **settings: Any,
@@ -59,6 +62,7 @@ class Connections(Server):
         self.sending = sending
         self.count = count
         self.roomy = roomy
+        self.malformed = malformed
         self.keep_idle_s = keep_idle_s
         self.busy: dict[Connection, asyncio.Future[None]] = {}
 
@@ -101,6 +105,24 @@ class Connection(RequestHandler):
                 return
         self._sure = data.endswith(b"\r\n\r\n")
         super().data_received(data)
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """aiohttp's, for what it cannot read. It would tell the log of each with a traceback, and
+        anybody can send such.
+        """
+        if status == 500 or request.writer.output_size:
+            return super().handle_error(request, status, exc, message)
+        why = (message or str(exc)).partition("\n")[0][:MAX_REASON_CHARS]
+        log.debug("a malformed request", why=why)
+        response = self._all.malformed(request, status, _printable(why))
+        response.force_close()
+        return response
 
     def _at_rest(self) -> bool:
         waiter, transport = self._waiter, self.transport
@@ -217,3 +239,7 @@ class Connection(RequestHandler):
 
 def _of_memory(data: bytes) -> Segment:
     return Segment(0, len(data), Source.DISK, parts=[memoryview(data)])
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "?" for one in text)

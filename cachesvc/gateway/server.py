@@ -87,6 +87,7 @@ class Gateway:
             sending,
             self._count,
             self._roomy,
+            self._malformed,
             keep_idle_s=_KEEP_IDLE_S,
             handler_cancellation=True,
             access_log=None,
@@ -129,8 +130,10 @@ class Gateway:
                     request.raw_path, request.headers.get("Host", ""), self._domain
                 )
                 wanted = operation_of(request.method, target, request.headers)
-                operation = wanted.name if wanted.way is not Way.REFUSED else "refused"
-                seal = None
+                if wanted.way is Way.REFUSED:
+                    operation = "refused"
+                    raise not_implemented(wanted.name)
+                operation, seal = wanted.name, None
                 if self._guard is not None:
                     seal = self._guard.check(request.method, target, request.headers)
                 response = await self._answer(request, target, wanted, seal, request_id)
@@ -181,11 +184,10 @@ class Gateway:
             return await self._passing.read(request, target, wanted)
         if wanted.way is Way.DELETE_MANY:
             return await self._writing.delete_many(request, target, wanted, seal)
-        if wanted.way is Way.WRITE:
-            if not target.key:
-                self._buckets.pop(target.bucket, None)
-            return await self._writing.write(request, target, wanted, seal)
-        raise not_implemented(wanted.name)
+        assert wanted.way is Way.WRITE, wanted
+        if not target.key:
+            self._buckets.pop(target.bucket, None)
+        return await self._writing.write(request, target, wanted, seal)
 
     async def _not_found(self, target: Target) -> S3Error:
         """Whether it is the key that is missing, or all of the bucket."""
@@ -200,6 +202,11 @@ class Gateway:
             self._buckets[target.bucket] = time.monotonic() + BUCKET_KNOWN_S
         text = "The specified key does not exist."
         return S3Error(404, "NoSuchKey", text, {"Key": target.key})
+
+    def _malformed(self, request: BaseRequest, status: int, why: str) -> Response:
+        self._count("unknown", str(status))
+        error = S3Error(status, "BadRequest", f"The HTTP request is malformed: {why}")
+        return self._refusal(request, error, secrets.token_hex(8).upper())
 
     def _refusal(self, request: BaseRequest, error: S3Error, request_id: str) -> Response:
         if request.writer.output_size:

@@ -135,6 +135,7 @@ async def _sent(request: BaseRequest, target: Target, seal: Seal | None) -> Outg
         raise not_implemented(f"a body of the kind {payload}")
     length = request.content_length
     if not request.can_read_body:
+        await _invite(request)  # to nothing: the command line of AWS would wait for it later on
         length = None if request.method == "DELETE" else 0
         return Outgoing(request.method, target, request.headers, payload, None, length)
     await _invite(request)

@@ -40,6 +40,7 @@ from cachesvc.origin.http1 import Answer, CutShort, Head, WrongAnswer
 
 SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed, at first
 LATER_SEGMENT_BYTES = 1 << 20  # and once so much has landed: nobody waits for a first byte any more
+SEGMENT_S = 0.05  # between two calls where less has landed since
 ERROR_BODY_MAX_BYTES = 16 << 10
 
 
@@ -252,9 +253,9 @@ class Transfer:
         assert len(view) == total_bytes, f"{self.wanted}: the sink has another length"
         chunked = answer.head.chunked
         chunk_left = 0 if chunked else total_bytes
-        told_bytes = self.landed_bytes
+        told_bytes, told_s = self.landed_bytes, time.monotonic()
         limit_s = self._read_timeout_ms / 1000 + (total_bytes - told_bytes) / LEAST_BYTES_PER_S
-        self._until_s = time.monotonic() + limit_s
+        self._until_s = told_s + limit_s
         try:
             while (begin := self.landed_bytes) < total_bytes:
                 if not chunk_left:
@@ -272,8 +273,9 @@ class Transfer:
                 chunk_left -= count
                 if chunked and not chunk_left and answer.read_line():
                     raise WrongAnswer("a chunk is longer than it says")
-                if self.landed_bytes in (border, total_bytes):
-                    told_bytes = self.landed_bytes
+                at_border = self.landed_bytes in (border, total_bytes)
+                if at_border or time.monotonic() - told_s >= SEGMENT_S:
+                    told_bytes, told_s = self.landed_bytes, time.monotonic()
                     self._sink.landed(told_bytes)
         finally:
             if self.landed_bytes > told_bytes:

@@ -134,3 +134,23 @@ def test_who_does_not_sign_or_signs_wrongly_is_refused(
     assert len(origin.requests) == before
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         client(guarded, key="unknown").get_object(Bucket="bucket", Key="key")
+
+
+def test_what_is_not_understood_is_501_for_strangers_too(guarded: Gate) -> None:
+    """A form of a browser carries its signature in its body."""
+    status, _, body = guarded.ask("/bucket", "POST", body=b"--x--")
+    assert (status, b"PostObject" in body) == (501, True)
+
+
+def test_a_url_presigned_by_version_2_is_told_so(guarded: Gate) -> None:
+    s3 = boto3.client(  # which presigns so unless it is told otherwise
+        "s3",
+        endpoint_url=guarded.url,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
+    assert "AWSAccessKeyId" in url
+    status, _, body = guarded.ask(url.removeprefix(guarded.url))
+    assert (status, b"version 4" in body) == (403, True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from xml.etree import ElementTree
 
 import pytest
 
@@ -91,3 +92,26 @@ def test_a_presigned_parameter_asks_for_checksums_from_the_cache(
     _, headers, body = gate.ask(target)
     assert (body, headers["x-cache"]) == (DATA, "HIT")
     assert len(origin.requests) == before
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"get /bucket/key HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /bucket/key HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /bucket/key HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 40_000 + b"\r\n",
+        b"PUT /bucket/new HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"\x16\x03\x01\x00\xf0<&\x00\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_an_error_of_s3s_and_no_noise(
+    gate: Gate, wire: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, _, body = _answer(gate, wire).partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert b"content-type: application/xml" in head.lower()
+    assert ElementTree.fromstring(body).findtext("Code") == "BadRequest"
+    assert not caplog.records
+    assert gate.ask()[::2] == (200, DATA)

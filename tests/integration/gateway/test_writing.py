@@ -120,6 +120,19 @@ def test_a_client_that_waits_for_100_continue_is_invited(gate: Gate) -> None:
     assert gate.ask()[2] == b"abc"
 
 
+def test_who_waits_with_an_empty_body_is_invited_too(gate: Gate) -> None:
+    """The command line of AWS takes an answer that comes at once for one to its next request."""
+    with gate.connect() as connection:
+        for key in ("empty", "empty-too"):
+            connection.sendall(
+                f"PUT /bucket/{key} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n".encode()
+                + b"Expect: 100-continue\r\n\r\n"
+            )
+            assert _line(connection).startswith(b"HTTP/1.1 100")
+            assert _line(connection).startswith(b"HTTP/1.1 200")
+    assert gate.ask("/bucket/empty-too")[::2] == (200, b"")
+
+
 def _line(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(b"\r\n\r\n"):
