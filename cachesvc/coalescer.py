@@ -24,9 +24,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, deque
-from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -45,6 +43,7 @@ from cachesvc.watch import Watch
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 512 << 20
+TELL_S = 0.05  # the longest that readers do not hear of what has landed
 SILENCE_S = 15.0  # between what one attempt of the origin waits (9 s) and what two do
 
 log = structlog.get_logger(__name__)
@@ -66,7 +65,6 @@ class Coalescer:
         max_waiting_count: int = MAX_WAITING_COUNT,
         max_buffer_bytes: int = MAX_BUFFER_BYTES,
         write_bytes: int = WRITE_BYTES,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert write_bytes > 0, f"write_bytes is {write_bytes}"
         self._origin = origin
@@ -77,13 +75,14 @@ class Coalescer:
         self._max_waiting_count = max_waiting_count
         self._max_buffer_bytes = max_buffer_bytes
         self._write_bytes = write_bytes
-        self._clock = clock
         self._by_block: dict[bytes, list[Flight]] = {}
         self._firsts: Counter[ObjectName] = Counter()  # flights of a block 0
         self._probes: dict[ObjectName, Probe] = {}  # whose heads have not come
         self._waiting: deque[Flight] = deque()
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._landings: set[Landing] = set()
+        self._teller: asyncio.TimerHandle | None = None
         self._flying_count = 0
         self._buffer_bytes = 0
         self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
@@ -195,8 +194,7 @@ class Coalescer:
         self._watch.begin()
 
     def _take_off(self, flight: Flight) -> None:
-        progressed = self._watch.progress
-        site = self._store, self._pool, self._hop, self._write_bytes, progressed, self._clock
+        site = self._store, self._pool, self._hop, self._write_bytes, self._watch.progress
         if isinstance(flight, Probe):
             flight.send()
             landing: Landing = ProbeLanding(flight, *site, found_by=self._found)
@@ -205,6 +203,19 @@ class Coalescer:
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(partial(self._landed, flight, landing))
+        self._landings.add(landing)
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        if self._landings and self._teller is None:
+            self._teller = asyncio.get_running_loop().call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        """Origins that are slow, or stand still, leave steps half done."""
+        self._teller = None
+        for landing in self._landings:
+            landing.tell()
+        self._tell_later()
 
     async def _fly(self, flight: Flight, landing: Landing) -> None:
         extent = flight.extent
@@ -241,6 +252,8 @@ class Coalescer:
     def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
+        self._landings.discard(landing)
+        landing.tell()
         self._flying_count -= 1
         if not task.cancelled() and not isinstance(flight.error, OriginError):
             self._watch.progress()  # an origin that denies something speaks, too
@@ -321,6 +334,8 @@ class Coalescer:
     async def close(self) -> None:
         """Stop all flights; those who wait get Overloaded."""
         self._watch.close()
+        if self._teller is not None:
+            self._teller.cancel()
         waiting, self._waiting = self._waiting, deque()
         for flight in waiting:
             self._over(flight, 0)

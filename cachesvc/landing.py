@@ -21,8 +21,7 @@ from cachesvc.flight import Flight, Probe
 from cachesvc.store import Store
 
 WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
-STEP_BYTES = 2 << 20  # readers wait for no more at a time,
-STEP_S = 0.05  # and no longer, once what they want is here
+STEP_BYTES = 2 << 20  # readers wait for no more at a time
 
 Hop = Callable[..., Any]
 
@@ -31,12 +30,12 @@ class Landing:
     """The sink of one flight (origin.base.Sink): hashes pages as they land, stores them in runs,
     tells the loop.
 
-    progressed: called on the loop whenever pages have landed. clock: in seconds, from any thread.
+    progressed: called on the loop whenever pages have landed.
 
     The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
-    the loop must not wait for it. Progress is told when it has doubled, or grown by STEP_BYTES,
-    or after STEP_S: the first bytes are quick, the rest comes to the readers in few frames, and
-    with a slow origin nobody waits for what is here.
+    the loop must not wait for it. Progress is told when it has doubled, or grown by STEP_BYTES: the
+    first bytes are quick, and the rest comes to the readers in few frames. Whoever is in no hurry
+    may `tell` of what is here all the same.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Landing:
         hop: Hop,
         write_bytes: int,
         progressed: Callable[[], None],
-        clock: Callable[[], float],
     ) -> None:
         self._flight = flight
         self._extent = flight.extent
@@ -57,8 +55,6 @@ class Landing:
         self._hop = hop
         self._write_bytes = write_bytes
         self._progressed = progressed
-        self._clock = clock
-        self._told_at = 0.0
         self._checksums = bytearray()
         self._part_bytes = parts.part_bytes_of(self._extent.block.geometry.page_bytes)
         self._part_sums = bytearray()
@@ -86,8 +82,10 @@ class Landing:
 
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
-        if self._due():
-            self._told_bytes, self._told_at = self._hashed_bytes, self._clock()
+        untold_bytes = self._hashed_bytes - self._told_bytes
+        step_bytes = min(self._told_bytes, STEP_BYTES) or 1
+        if self._hashed_bytes == self._size_bytes or untold_bytes >= step_bytes:
+            self._told_bytes = self._hashed_bytes
             self._hop(self._progress, bytes(self._checksums))
         total_bytes = self._size_bytes
         while self._written_bytes < self._hashed_bytes:
@@ -97,15 +95,9 @@ class Landing:
                 break
             self._write(end)
 
-    def _due(self) -> bool:
-        """Whether the loop is to hear of what has landed."""
-        untold_bytes = self._hashed_bytes - self._told_bytes
-        if not untold_bytes:
-            return False
-        if self._hashed_bytes == self._size_bytes:
-            return True
-        enough = untold_bytes >= min(self._told_bytes, STEP_BYTES)
-        return enough or self._clock() - self._told_at >= STEP_S
+    def tell(self) -> None:
+        """On the loop: the flight learns of all that has landed."""
+        self._progress(bytes(self._checksums))
 
     def _hash(self, count_bytes: int) -> None:
         page_bytes, view = self._extent.block.geometry.page_bytes, self.view
@@ -159,3 +151,8 @@ class ProbeLanding(Landing):
         self._extent = self._extent.within(version)
         self._size_bytes = self._extent.length_bytes
         self._hop(self._found_by, self._probe, version)
+
+    def tell(self) -> None:
+        """See Landing; not before its version is told."""
+        if self._probe.version is not None:
+            super().tell()

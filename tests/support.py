@@ -188,9 +188,8 @@ async def open_rig(
             pass
     hop = loop.call_soon_threadsafe
     coalescer = Coalescer(
-        origin, store, metrics, hop, clock=clock,
-        **({"write_bytes": geometry.extent_min_bytes} | coalescing),
-    )  # fmt: skip
+        origin, store, metrics, hop, **({"write_bytes": geometry.extent_min_bytes} | coalescing)
+    )
     versions = Versions(origin, revalidate_s, clock)
     reader = Reader(
         origin, store, coalescer, versions, metrics, geometry,

@@ -157,7 +157,7 @@ class Guard:
             raise _malformed("AuthorizationQueryParametersError", f"X-Amz-Algorithm: {ALGORITHM}")
         access_key, scope = _scope(parameters.get("X-Amz-Credential", ""))
         stamp, expires = parameters.get("X-Amz-Date", ""), parameters.get("X-Amz-Expires", "")
-        if not (expires.isascii() and expires.isdigit() and int(expires) <= MAX_EXPIRES_S):
+        if not (re.fullmatch("[0-9]{1,6}", expires) and int(expires) <= MAX_EXPIRES_S):
             raise _malformed(
                 "AuthorizationQueryParametersError", f"X-Amz-Expires: 0 to {MAX_EXPIRES_S}"
             )
@@ -170,6 +170,8 @@ class Guard:
         said = parameters.get("X-Amz-Content-Sha256", UNSIGNED)
         payload = headers.get("x-amz-content-sha256", said)
         signature = parameters["X-Amz-Signature"]
+        if not re.fullmatch("[0-9a-f]{64}", signature):
+            raise _malformed("AuthorizationQueryParametersError", "X-Amz-Signature: 64 hex digits")
         return _claim(access_key, scope, stamp, names, signature, payload, presigned=True)
 
 

@@ -118,7 +118,7 @@ class Connection(RequestHandler):
         """
         if status == 500 or request.writer.output_size:
             return super().handle_error(request, status, exc, message)
-        why = (message or str(exc)).partition("\n")[0][:MAX_REASON_CHARS]
+        why = (message or str(exc)).partition("\n")[0].rstrip(": ")[:MAX_REASON_CHARS]
         log.debug("a malformed request", why=why)
         response = self._all.malformed(request, status, _printable(why))
         response.force_close()

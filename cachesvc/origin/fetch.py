@@ -224,6 +224,8 @@ class Transfer:
                 count = connection.socket.recv_into(part, len(part), flags)
                 self._heard = self._heard or count > 0
                 return count
+            if fill:  # who waits for what has come does not wait for the rest
+                self._sink.landed(self.landed_bytes)
         raise _Stopped
 
     def _verify(self, head: Head) -> None:

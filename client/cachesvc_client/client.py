@@ -100,8 +100,14 @@ class CacheClient:
         wanted = [(index(s), None if e is None else index(e)) for s, e in ranges]
         return self._read(name, None, wanted)
 
-    def open(self, uri: str) -> io.BufferedReader:
-        """The object as a binary file: buffered, seekable, pinned to its present version."""
+    def open(self, uri: str, mode: str = "rb") -> io.BufferedReader:
+        """The object as a binary file: buffered, seekable, pinned to its present version.
+
+        Raises:
+            ValueError: the mode is not for reading bytes.
+        """
+        if mode not in ("rb", "br"):
+            raise ValueError(f"mode {mode!r}: a CacheClient reads bytes; write by fsspec")
         return self.pin(uri).file()
 
     def pin(self, uri: str) -> PinnedObject:

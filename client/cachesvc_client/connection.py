@@ -162,9 +162,9 @@ class Connection:
     ) -> None:
         """Receive exactly as many bytes as the view has.
 
-        start: of an object, from which on they are, if they come from a file, and are checked where
-        they have arrived (bounce.py). landed: told from time to time how many bytes of the view
-        have come, the last time all.
+        start: of an object, from which on they are, if they come from the disk, and are checked
+        where they have arrived (bounce.py). landed: told from time to time how many bytes of the
+        view have come, the last time all.
         """
         by_room = start is not None and self._same_host and bounce.needed(view, start)
         rest = view

@@ -184,7 +184,7 @@ def test_ranges_come_in_the_order_given(ring: Ring) -> None:
 
 
 def test_a_file_seeks_and_reads(ring: Ring) -> None:
-    with ring.client() as client, client.open("s3://b/big") as file:
+    with ring.client() as client, client.open("s3://b/big", "rb") as file:
         assert file.read(100) == DATA[:100]
         assert file.seek(-50, io.SEEK_END) == len(DATA) - 50
         assert file.read() == DATA[-50:]
@@ -211,6 +211,8 @@ def test_errors_are_those_of_files(ring: Ring) -> None:
             client.read("s3://b/small", 5, 2)
         with pytest.raises(ObjectNotFound):
             client.read("s3://b/missing", 3, 3)
+        with pytest.raises(ValueError, match="write by fsspec"):
+            client.open("s3://b/big", "wb")
 
 
 def test_many_threads_share_a_client(ring: Ring) -> None:

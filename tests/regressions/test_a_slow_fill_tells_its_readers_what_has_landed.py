@@ -1,39 +1,45 @@
 """Bug: what had landed of a fill was told in steps of bytes alone. With an origin of 1 MB/s a
-reader of 4 KiB waited up to 1.8 s for bytes that were here, and one that was slower still counted
-as silent, so that fills which waited for their turn were refused.
+reader of 4 KiB waited up to 1.8 s for bytes that were here, and behind one that stood still for as
+long as it did; and an origin that was slower still counted as silent, so that fills which waited
+for their turn were refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
 from cachesvc.buffers import BufferPool
-from cachesvc.core.plan import plan
-from cachesvc.core.types import ByteRange
+from cachesvc.core.blocks import BlockRef
+from cachesvc.core.errors import OriginError
+from cachesvc.core.plan import Extent
+from cachesvc.core.types import ByteRange, Geometry, ObjectName, ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.flight import Flight
-from cachesvc.landing import STEP_S, Landing
+from cachesvc.landing import Landing
 from cachesvc.metrics import Metrics
+from cachesvc.origin.base import Sink
+from cachesvc.origin.memory import Fault, MemoryOrigin
 from cachesvc.store import Store
 from tests.integration.s3_origin.servers import (
     DATA,
+    ETAG,
     VERSION,
     Request,
     ScriptedServer,
     head_206,
     opened,
-    run,
 )
 from tests.sinks import BufferSink
-from tests.support import GEOMETRY, NAME, Clock, blocks_of, pattern, version_of
+from tests.support import GEOMETRY, NAME, blocks_of, open_rig, pattern, run
 
 PATIENCE_S = 5.0  # of an origin that sends no more until somebody has heard of what it sent
 
 
 @pytest.mark.parametrize("first_bytes", [70_000, 300_000])
-def test_what_has_come_is_told_before_more_comes(first_bytes: int) -> None:
+def test_what_has_come_lands_before_more_comes(first_bytes: int) -> None:
     sink = BufferSink(len(DATA))
     heard: list[bool] = []
 
@@ -45,29 +51,75 @@ def test_what_has_come_is_told_before_more_comes(first_bytes: int) -> None:
         connected.sendall(DATA[first_bytes:])
         return True
 
-    async def main() -> None:
+    async def body() -> None:
         with ScriptedServer(script) as server:
             async with opened(server.url) as (origin, _):
                 await origin.fetch(VERSION, ByteRange(0, len(DATA)), sink)
 
-    run(main())
+    run(body)
     assert heard == [True]
     assert sink.buffer == DATA
 
 
-def test_the_loop_hears_of_what_has_landed_for_a_while() -> None:
-    data = pattern(GEOMETRY.block_bytes)
-    (block,) = blocks_of(version_of(data, NAME))
-    (extent,) = plan(block, block.all_pages, 0)
-    flight, clock, told = Flight(extent), Clock(), list[int]()
-    store = Store([MemoryDisk()], 1 << 20, Metrics(), clock=clock)
+class _Stopping(MemoryOrigin):
+    """Lands some pages at once, one by one, and breaks off when it is told to."""
+
+    def __init__(self, page_count: int) -> None:
+        super().__init__()
+        self.break_off = asyncio.Event()
+        self._page_count = page_count
+
+    async def _land(
+        self, body: memoryview, name: ObjectName, sink: Sink, _fault: Fault | None
+    ) -> None:
+        for page in range(self._page_count):
+            start, end = page * GEOMETRY.page_bytes, (page + 1) * GEOMETRY.page_bytes
+            sink.view[start:end] = body[start:end]
+            sink.landed(end)
+        await self.break_off.wait()
+        raise OriginError(f"{name}: cut")
+
+
+def test_readers_hear_of_what_has_landed_while_the_origin_stands_still() -> None:
+    async def body() -> None:
+        origin = _Stopping(page_count=7)
+        async with open_rig(origin=origin) as rig:
+            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
+            hold = rig.coalescer.join(block, block.all_pages)
+            await asyncio.wait_for(hold.flights[0].wait(6), PATIENCE_S)
+            origin.break_off.set()
+            with pytest.raises(OriginError, match="cut"):
+                await hold.flights[0].wait(7)
+            hold.close()
+
+    run(body)
+
+
+def test_what_had_landed_when_a_fill_broke_off_is_served() -> None:
+    async def body() -> None:
+        origin = _Stopping(page_count=3)
+        origin.break_off.set()
+        async with open_rig(origin=origin) as rig:
+            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
+            hold = rig.coalescer.join(block, block.all_pages)
+            await hold.flights[0].wait(2)
+            assert hold.flights[0].landed_pages == 3
+            with pytest.raises(OriginError, match="cut"):
+                await hold.flights[0].wait(3)
+            hold.close()
+
+    run(body)
+
+
+def test_steps_double_up_to_a_bound() -> None:
+    geometry = Geometry()
+    block = BlockRef(ObjectVersion(NAME, ETAG, geometry.block_bytes), 0, geometry)
+    flight, told = Flight(Extent(block, 0, block.page_count)), list[int]()
+    store = Store([MemoryDisk()], 1 << 30, Metrics())
     landing = Landing(
-        flight, store, BufferPool(), lambda work, sums: work(sums), 1 << 20,
-        lambda: told.append(flight.landed_pages), clock,
+        flight, store, BufferPool(), lambda work, sums: work(sums), geometry.block_bytes,
+        lambda: told.append(flight.landed_end >> 18),
     )  # fmt: skip
-    landing.view[:] = data
-    for page in range(1, 9):
-        if page in (6, 7):
-            clock.now += 2 * STEP_S
-        landing.landed(page * GEOMETRY.page_bytes)
-    assert told == [1, 2, 4, 6, 7, 8]
+    for quarters in range(1, 33):
+        landing.landed(quarters << 18)
+    assert told == [1, 2, 4, 8, 16, 24, 32]

@@ -101,7 +101,6 @@ class SimNode:
             max_waiting_count=setup.max_waiting_count,
             max_buffer_bytes=setup.max_buffer_bytes,
             write_bytes=setup.write_bytes,
-            clock=loop.time,
         )
         self.versions = Versions(origin, setup.revalidate_s, loop.time)
         self.reader = Reader(

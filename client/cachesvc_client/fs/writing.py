@@ -174,7 +174,13 @@ def copy(client: CacheClient, source: str, etag: str, size_bytes: int, target: s
 
 
 def delete(client: CacheClient, paths: Sequence[str]) -> None:
-    """Objects of any buckets. Raises AccessDenied or OSError, naming one that could not be."""
+    """Objects of any buckets. Raises AccessDenied or OSError, naming one that could not be.
+
+    One alone by DeleteObject: not every store that speaks S3 has DeleteObjects.
+    """
+    if len(paths) == 1:
+        client.ask_origin(uri(paths[0]), "delete_object", **_names(paths[0]))
+        return
     by_bucket: dict[str, list[str]] = {}
     for path in paths:
         bucket, key = split(path)

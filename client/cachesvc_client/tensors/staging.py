@@ -27,7 +27,8 @@ def copies_to(device: Any) -> Copies:
     import torch
 
     place = torch.device(device)
-    return _StagedCopies(place) if place.type == "cuda" else _DirectCopies(place)
+    staged = place.type == "cuda" and torch.cuda.is_available()  # if not, torch says why
+    return _StagedCopies(place) if staged else _DirectCopies(place)
 
 
 class _DirectCopies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,3 +155,15 @@ def test_a_url_presigned_by_version_2_is_told_so(guarded: Gate) -> None:
     assert "AWSAccessKeyId" in url
     status, _, body = guarded.ask(url.removeprefix(guarded.url))
     assert (status, b"version 4" in body) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("X-Amz-Expires", "9" * 5000), ("X-Amz-Expires", ""), ("X-Amz-Signature", "%C3%A9")],
+)
+def test_what_no_signature_can_be_is_400(guarded: Gate, name: str, value: str) -> None:
+    s3 = client(guarded)
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
+    target, count = re.subn(f"{name}=[^&]*", f"{name}={value}", url.removeprefix(guarded.url))
+    assert count == 1
+    assert refused(guarded, target) == (400, "AuthorizationQueryParametersError")

@@ -133,6 +133,17 @@ def test_who_waits_with_an_empty_body_is_invited_too(gate: Gate) -> None:
     assert gate.ask("/bucket/empty-too")[::2] == (200, b"")
 
 
+def test_who_is_refused_before_it_is_invited_is_hung_up_on(gate: Gate) -> None:
+    with gate.connect() as connection:
+        connection.sendall(
+            b"PUT /bucket?lifecycle HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 501")
+    assert b"connection: close" in answer.lower()
+
+
 def _line(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(b"\r\n\r\n"):
