@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13,\
 	$(if $(shell command -v $(name) 2>/dev/null),$(name))))
 N ?= 5000
 BUILD := build
-# loaders, without what they require: an older numpy, torch's large default, six clouds' libraries
+# loaders of torch's, without what else they require: an older numpy, torch's large default, six clouds' libraries
 STREAMING := mosaicml-streaming brotli catalogue cramjam pillow python-snappy tqdm zstd
 RUNAI := runai-model-streamer runai-model-streamer-s3 humanize
 
@@ -54,7 +54,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt torch==2.13.0+cpu s3torchconnector 2>/dev/null \
 		|| echo "no CPU build of torch 2.13.0 here: tests that need torch, or what needs it, are skipped"
-	@for loader in "$(STREAMING)" "$(RUNAI)"; do \
+	@! $(BIN)/pip show -q torch 2>/dev/null || for loader in "$(STREAMING)" "$(RUNAI)"; do \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt --no-deps $$loader 2>/dev/null \
 			|| echo "$${loader%% *} is not to be had here: its tests are skipped"; \

@@ -81,16 +81,15 @@ class Coalescer:
         self._waiting: deque[Flight] = deque()
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._landings: set[Landing] = set()
+        self._flying: dict[Flight, Landing] = {}
         self._teller: asyncio.TimerHandle | None = None
-        self._flying_count = 0
         self._buffer_bytes = 0
         self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
         metrics.flights.set_function(lambda: self.flight_count)
 
     @property
     def flight_count(self) -> int:
-        return self._flying_count + len(self._waiting)
+        return len(self._flying) + len(self._waiting)
 
     @property
     def spare_count(self) -> int:
@@ -177,17 +176,16 @@ class Coalescer:
 
     def _admit(self) -> None:
         """Let waiting flights fly while there is room for them."""
-        while self._waiting and self._flying_count < self._max_gets:
+        while self._waiting and len(self._flying) < self._max_gets:
             need_bytes = room_bytes(self._waiting[0].extent.length_bytes)
             held_bytes = self._buffer_bytes + self._pool.lingering_bytes()
             if held_bytes and held_bytes + need_bytes > self._max_buffer_bytes:
-                if not self._flying_count:
+                if not self._flying:
                     self._refuse_memory()
                 break
             flight = self._waiting.popleft()
-            if not self._flying_count:
+            if not self._flying:
                 self._watch.progress()
-            self._flying_count += 1
             self._buffer_bytes += need_bytes
             flight.charged_bytes = need_bytes
             self._take_off(flight)
@@ -203,17 +201,17 @@ class Coalescer:
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(partial(self._landed, flight, landing))
-        self._landings.add(landing)
+        self._flying[flight] = landing
         self._tell_later()
 
     def _tell_later(self) -> None:
-        if self._landings and self._teller is None:
+        if self._flying and self._teller is None:
             self._teller = asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
     def _tell(self) -> None:
         """Origins that are slow, or stand still, leave steps half done."""
         self._teller = None
-        for landing in self._landings:
+        for landing in self._flying.values():
             landing.tell()
         self._tell_later()
 
@@ -252,9 +250,8 @@ class Coalescer:
     def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
-        self._landings.discard(landing)
+        del self._flying[flight]
         landing.tell()
-        self._flying_count -= 1
         if not task.cancelled() and not isinstance(flight.error, OriginError):
             self._watch.progress()  # an origin that denies something speaks, too
         self._over(flight, landing.stored_pages)
@@ -270,7 +267,7 @@ class Coalescer:
         self._refuse_waiting(
             OriginError,
             f"{len(self._waiting)} fills wait for the origin, and it has sent no byte to the"
-            f" {self._flying_count} under way for {SILENCE_S:g} s: is it up?",
+            f" {len(self._flying)} under way for {SILENCE_S:g} s: is it up?",
         )
 
     def _refuse_waiting(self, kind: type[CacheError], why: str) -> None:

@@ -34,8 +34,8 @@ class Landing:
 
     The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
     the loop must not wait for it. Progress is told when it has doubled, or grown by STEP_BYTES: the
-    first bytes are quick, and the rest comes to the readers in few frames. Whoever is in no hurry
-    may `tell` of what is here all the same.
+    first bytes are quick, and the rest comes to the readers in few frames. What a step leaves out
+    the coalescer has told now and then (`tell`).
     """
 
     def __init__(

@@ -218,7 +218,7 @@ class Gateway:
             status=error.status, headers=headers, body=body, content_type="application/xml"
         )
         if not request.content.is_eof() or "Expect" in request.headers:
-            response.force_close()  # the rest, or who waits to be invited, is not worth it
+            response.force_close()  # the rest of the body is not worth reading, or inviting
         return response
 
 
