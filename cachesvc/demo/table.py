@@ -22,6 +22,8 @@ _LEGEND = (
     "  a small object by one GET, a large one in parts of 8 MiB side by side.",
     "cold: nobody has read it before; the nodes fetch it from the origin, once: a",
     "  small object by one GET, a large one by a GET for each block of 8 MiB.",
+    "  It is the first reader's price, here with all nodes, the origin and the readers",
+    "  on one machine's processors; who comes later, or at the same moment, has the rest.",
     "hot: another process reads it again, from the disks of the nodes.",
     "read / fetched: bytes that readers got for each byte that left the origin;",
     "  -: none left it.",
