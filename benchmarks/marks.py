@@ -15,6 +15,7 @@ from benchmarks.catalog import (
     GRPC,
     LANE,
     LANE_RAW,
+    NGINX_CACHE,
     NGINX_RAW,
     REGION,
     REGION_AGAIN,
@@ -121,23 +122,48 @@ def _hot(found: Found) -> list[Mark]:
     return [
         _region_against_array(found, big),
         *_region_against_sockets(found),
-        _against(
-            found, "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s", big, LANE_RAW, NGINX_RAW, 1
+        _with(
+            _against(
+                found, "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s", big, LANE_RAW,
+                NGINX_RAW, 1,
+            ),
+            "buffer at a page", found.figure("lane", "8 MiB to a page, lane / nginx (mark"),
         ),
-        _against(
-            found, "TCP lane / nginx sendfile, raw client, 8 MiB, server CPU-s/GiB",
-            (*big[:2], "server CPU-s/GiB"), LANE_RAW, NGINX_RAW, 1.2, most=True,
-        ),
+        _lane_cpu(found, big[:2]),
         _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
-        _against(
-            found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
-            most=True,
+        _with(
+            _against(
+                found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
+                most=True,
+            ),
+            "the same places again", found.figure("lane", "4 KiB, lane / nginx (mark"),
         ),
         _mark(
             "4 KiB from a Region, p50 us", 5, Figure.of(region_us) if region_us else None,
             most=True, why="" if region_us else found.reason("hot-small", REGION),
         ),
     ]  # fmt: skip
+
+
+def _lane_cpu(found: Found, place: tuple[str, str]) -> Mark:
+    """Where the kernel does a transmission decides whose processor time it is: the server's, which
+    sends, or the client's, which has made room. Both ends together don't depend on that.
+    """
+    mark = _against(
+        found, "TCP lane / nginx sendfile, raw client, 8 MiB, server CPU-s/GiB",
+        (*place, "server CPU-s/GiB"), LANE_RAW, NGINX_RAW, 1.2, most=True,
+    )  # fmt: skip
+    both = [
+        _sums(*(found.values(*place, name, f"{end} CPU-s/GiB") for end in ("server", "client")))
+        for name in (LANE_RAW, NGINX_RAW)
+    ]
+    return _with(mark, "server and client together", _ratio(*both))
+
+
+def _sums(ours: Values, theirs: Values) -> Values:
+    if not ours or not theirs or len(ours) != len(theirs):
+        return None
+    return [a + b for a, b in zip(ours, theirs, strict=True)]
 
 
 def _region_against_array(found: Found, place: tuple[str, str, str]) -> Mark:
@@ -167,10 +193,14 @@ def _beside(
     mark: Mark, found: Found, what: str, place: tuple[str, str, str], ours: str, theirs: str
 ) -> Mark:
     """The mark with another ratio in its remark, as median [lowest-highest]."""
-    one = _against(found, what, place, ours, theirs, 0).found
-    if one is None:
+    return _with(mark, what, _against(found, what, place, ours, theirs, 0).found)
+
+
+def _with(mark: Mark, what: str, figure: Figure | None) -> Mark:
+    """The mark with a figure in its remark, as median [lowest-highest], if there is one."""
+    if figure is None:
         return mark
-    text = f"{what}: {one.median:.2f} [{one.lowest:.2f}-{one.highest:.2f}]"
+    text = f"{what}: {figure.median:.2f} [{figure.lowest:.2f}-{figure.highest:.2f}]"
     return replace(mark, remark="; ".join(filter(None, (mark.remark, text))))
 
 
@@ -186,9 +216,13 @@ def _grpc(found: Found) -> list[Mark]:
     ratio = found.figure("grpc", "CacheClient / plain (mark")
     return [
         _mark("gRPC Read, 8 MiB, GB/s", 0.6, Figure.of(speed) if speed else None, why=why),
-        _mark(
-            "gRPC Read / plain protobuf messages", 2.5, ratio,
-            why="" if ratio else "grpc was not run",
+        _with(
+            _mark(
+                "gRPC Read / plain protobuf messages", 2.5, ratio,
+                why="" if ratio else "grpc was not run",
+            ),
+            "grpcio's client alone, messages passed through",
+            found.figure("grpc", "passed through / plain"),
         ),
     ]  # fmt: skip
 
@@ -200,9 +234,13 @@ def _cold(found: Found) -> list[Mark]:
     once = found.values("stampede", stampede.CASE, LANE, "GETs per extent")
     fetched = found.values("stampede", stampede.CASE, LANE, "origin bytes / object")
     most = [max(pair) for pair in zip(once or (), fetched or (), strict=True)]
+    ranges = _against(
+        found, f"cold fill, CacheClient lane / {fastest} (fastest)", place, LANE, fastest, 0.95
+    )
+    for peer in NGINX_CACHE, cold_fill.RELAY.name:
+        ranges = _beside(ranges, found, peer.partition(",")[0], place, peer, fastest)
     return [
-        _against(found, f"cold fill, CacheClient lane / {fastest} (fastest)", place, LANE, fastest,
-                 0.95),
+        ranges,
         _against(found, f"cold fill in one call, CacheClient lane / {cold_fill.DIRECT_WHOLE.name}",
                  whole, LANE, cold_fill.DIRECT_WHOLE.name, 0.95),
         _value(found, "cold fill, origin bytes / object", "cold-fill", cold_fill.RANGES, LANE,

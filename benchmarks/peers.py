@@ -5,7 +5,7 @@ that can't be had is a reason in `missing`, and the systems that need it are ski
 
 Story: `Servers` starts what a workload names, in front of one folder of objects: `node`, `nginx`
 (static, sendfile), `nginx cache` (slice, proxy_cache, proxy_cache_lock) and `varnish` (both in
-front of the origin), `redis`, `sendfile` (the ceiling), and `origin` itself.
+front of the origin), `redis`, `sendfile` and `relay` (the ceilings), and `origin` itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Self
 from benchmarks.environment import Environment
 from benchmarks.harness import children, dev_origin, node, process
 from benchmarks.job import VALUE_BYTES, split
-from cachesvc.config import NodeConfig
+from cachesvc.config import NodeConfig, parse_size
 from cachesvc.devorigin.ports import free_ports
 
 _PATIENCE_S = 20
@@ -118,6 +118,7 @@ class Servers:
             "varnish": self._varnish,
             "redis": self._redis,
             "sendfile": self._sendfile,
+            "relay": self._relay,
         }
         programs = {
             "nginx": "nginx",
@@ -205,6 +206,18 @@ class Servers:
         (port,) = free_ports(1)
         command = (sys.executable, "-m", "benchmarks.sendfile_server", str(self.root), str(port))
         child = self._exits.enter_context(process(*command))
+        return Server(child.pid, {"http": f"127.0.0.1:{port}"})
+
+    def _relay(self) -> Server:
+        (port,) = free_ports(1)
+        folder = self._work / "relay"
+        folder.mkdir()
+        child = self._exits.enter_context(
+            process(
+                sys.executable, "-m", "benchmarks.relay_server", str(folder),
+                self.origin.removeprefix("http://"), str(port), str(parse_size(self._capacity)),
+            )
+        )  # fmt: skip
         return Server(child.pid, {"http": f"127.0.0.1:{port}"})
 
 

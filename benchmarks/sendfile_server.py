@@ -1,6 +1,6 @@
 """The ceiling of sockets: a server that does nothing but sendfile.
 
-`python -m benchmarks.sendfile_server ROOT PORT`. A request is 80 bytes, key, start and length; the
+`python -m benchmarks.sendfile_server ROOT PORT`. A request is 128 bytes, key, start and length; the
 answer is the bare bytes. One thread for each connection. Prints `ready`.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.rawlane import receive_exactly
 
-REQUEST = struct.Struct("!64sQQ")
+REQUEST = struct.Struct("!112sQQ")
 
 
 class RawSendfile:

@@ -19,16 +19,20 @@ from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.plan import Extent
 from cachesvc.core.types import ObjectName, ObjectVersion
 
+_NEVER = 1 << 62  # a page that does not land: what is waited for is something else
+Waiters = list[tuple[int, asyncio.Future[None]]]  # the last page that each waits for
+
 
 class Flight:
     """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed. peer: some came from another cache. called_off: nobody waits for it any more, and it is
-    to stop.
+    hashed. wanted_page: the first one that somebody waits for; any thread may look. tellings: how
+    often those who wait were told of all that had landed, whether it was what they wait for or not.
+    peer: some came from another cache. called_off: nobody waits for it any more, and it is to stop.
     """
 
     __slots__ = (
         "buffer", "called_off", "charged_bytes", "checksums", "done", "error", "extent", "holders",
-        "keep", "landed_pages", "memory", "peer", "task", "waiters",
+        "keep", "landed_pages", "memory", "peer", "task", "tellings", "waiters", "wanted_page",
     )  # fmt: skip
 
     def __init__(self, extent: Extent) -> None:
@@ -45,7 +49,9 @@ class Flight:
         self.peer = False
         self.error: CacheError | None = None
         self.task: asyncio.Task[None] | None = None
-        self.waiters: list[asyncio.Future[None]] = []
+        self.tellings = 0
+        self.wanted_page = _NEVER
+        self.waiters: Waiters = []
 
     def covers(self, page: int) -> bool:
         return self.extent.first_page <= page < self.extent.beyond_page
@@ -63,21 +69,27 @@ class Flight:
         landed_bytes = self.landed_pages * self.extent.block.geometry.page_bytes
         return self.extent.start + min(landed_bytes, self.extent.length_bytes)
 
-    async def wait(self, page: int, *, stored: bool = False) -> None:
+    async def wait(self, page: int, last_page: int | None = None, *, stored: bool = False) -> None:
         """Until the page has landed or the flight is over.
 
+        last_page: until that has landed, too, or everybody is told of what has.
         stored: until it is over, when all that the store takes is stored.
 
         Raises: what the flight failed with, if the page will not come.
         """
-        while not self.done and (stored or not self.landed(page)):
-            await self._change()
+        wanted = _NEVER if stored else page if last_page is None else last_page
+        tellings = self.tellings
+        while not self.done and not self.landed(wanted):
+            if self.landed(page) and self.tellings != tellings and not stored:
+                break
+            await self._change(wanted)
         if self.error is not None and not self.landed(page):
             raise type(self.error)(self.error.message)
 
-    async def _change(self) -> None:
+    async def _change(self, wanted_page: int) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
+        self.waiters.append((wanted_page, waiter))
+        self.wanted_page = min(self.wanted_page, wanted_page)
         await waiter
 
     def bytes_of(self, start: int, end: int) -> memoryview | None:
@@ -91,8 +103,18 @@ class Flight:
         return self.checksums[first : first + (beyond_page - first_page) * CHECKSUM_BYTES]
 
     def wake(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
+        """All who wait look again."""
+        self._wake(self.waiters, [])
+
+    def wake_served(self) -> None:
+        """Those look again whose page has landed."""
+        served = [one for one in self.waiters if self.landed(one[0])]
+        self._wake(served, [one for one in self.waiters if not self.landed(one[0])])
+
+    def _wake(self, woken: Waiters, others: Waiters) -> None:
+        self.waiters = others
+        self.wanted_page = min((page for page, _ in others), default=_NEVER)
+        for _, waiter in woken:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -133,7 +155,7 @@ class Probe(Flight):
         Raises: what the probe failed with before.
         """
         while self.version is None and self.holders and not self.done:
-            await self._change()
+            await self._change(_NEVER)
         if self.version is None and self.error is not None:
             raise type(self.error)(self.error.message)
         return self.version

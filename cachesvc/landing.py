@@ -33,9 +33,9 @@ class Landing:
     progressed: called on the loop whenever pages have landed.
 
     The buffer is taken by whoever lands the first byte, because new memory is slow to come by, and
-    the loop must not wait for it. Progress is told when it has doubled, or grown by STEP_BYTES: the
-    first bytes are quick, and the rest comes to the readers in few frames. What a step leaves out
-    the coalescer has told now and then (`tell`).
+    the loop must not wait for it. Progress is told when a page has landed that somebody waits for,
+    or it has grown by STEP_BYTES. What that leaves out is told by the coalescer, now and then
+    (`tell`).
     """
 
     def __init__(
@@ -82,9 +82,7 @@ class Landing:
 
     def landed(self, count_bytes: int) -> None:
         self._hash(count_bytes)
-        untold_bytes = self._hashed_bytes - self._told_bytes
-        step_bytes = min(self._told_bytes, STEP_BYTES) or 1
-        if self._hashed_bytes == self._size_bytes or untold_bytes >= step_bytes:
+        if self._hashed_bytes == self._size_bytes or self._worth_telling():
             self._told_bytes = self._hashed_bytes
             self._hop(self._progress, bytes(self._checksums))
         total_bytes = self._size_bytes
@@ -95,9 +93,17 @@ class Landing:
                 break
             self._write(end)
 
+    def _worth_telling(self) -> bool:
+        page_bytes = self._extent.block.geometry.page_bytes
+        wanted_bytes = (self._flight.wanted_page + 1 - self._extent.first_page) * page_bytes
+        wanted = self._told_bytes < wanted_bytes <= self._hashed_bytes
+        return wanted or self._hashed_bytes - self._told_bytes >= STEP_BYTES
+
     def tell(self) -> None:
-        """On the loop: the flight learns of all that has landed."""
+        """On the loop: the flight, and all who wait for it, learn of all that has landed."""
         self._progress(bytes(self._checksums))
+        self._flight.tellings += 1
+        self._flight.wake()
 
     def _hash(self, count_bytes: int) -> None:
         page_bytes, view = self._extent.block.geometry.page_bytes, self.view
@@ -129,7 +135,7 @@ class Landing:
             return
         flight.checksums = checksums
         flight.landed_pages = len(flight.checksums) // CHECKSUM_BYTES
-        flight.wake()
+        flight.wake_served()
         self._progressed()
 
 

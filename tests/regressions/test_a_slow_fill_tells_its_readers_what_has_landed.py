@@ -111,10 +111,33 @@ def test_what_had_landed_when_a_fill_broke_off_is_served() -> None:
     run(body)
 
 
-def test_steps_double_up_to_a_bound() -> None:
+def test_who_wants_more_pages_goes_on_with_those_that_are_here() -> None:
+    async def body() -> None:
+        origin = _Stopping(page_count=3)
+        async with open_rig(origin=origin) as rig:
+            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
+            hold = rig.coalescer.join(block, block.all_pages)
+            flight = hold.flights[0]
+            await asyncio.wait_for(flight.wait(0, 7), PATIENCE_S)
+            assert flight.landed_pages == 3
+            assert not flight.done
+            hold.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("wanted_page", "expected"),
+    [(None, [8, 16, 24, 32]), (0, [1, 9, 17, 25, 32]), (11, [3, 11, 19, 27, 32])],
+)
+def test_progress_is_told_to_who_waits_and_by_steps(
+    wanted_page: int | None, expected: list[int]
+) -> None:
     geometry = Geometry()
     block = BlockRef(ObjectVersion(NAME, ETAG, geometry.block_bytes), 0, geometry)
     flight, told = Flight(Extent(block, 0, block.page_count)), list[int]()
+    if wanted_page is not None:
+        flight.wanted_page = wanted_page
     store = Store([MemoryDisk()], 1 << 30, Metrics())
     landing = Landing(
         flight, store, BufferPool(), lambda work, sums: work(sums), geometry.block_bytes,
@@ -122,4 +145,4 @@ def test_steps_double_up_to_a_bound() -> None:
     )  # fmt: skip
     for quarters in range(1, 33):
         landing.landed(quarters << 18)
-    assert told == [1, 2, 4, 8, 16, 24, 32]
+    assert told == expected

@@ -65,6 +65,27 @@ def test_a_mark_shows_the_other_ratios_beside_it() -> None:
     ]
 
 
+def test_the_lanes_processor_time_is_shown_with_that_of_its_client() -> None:
+    made = Outcome("a note")
+    for name, server, client in (LANE_RAW, 0.4, 0.6), (NGINX_RAW, 0.2, 0.8):
+        made.add(CASE, name, {"server CPU-s/GiB": server, "client CPU-s/GiB": client})
+    marks = all_marks(Found({"hot-big": made}, {}))
+    (found,) = [one for one in marks if one.what.endswith("server CPU-s/GiB")]
+    assert found.reached is False
+    assert found.remark == "server and client together: 1.00 [1.00-1.00]"
+
+
+def test_figures_of_other_benchmarks_stand_beside_their_marks() -> None:
+    figures = {
+        "lane": {
+            "8 MiB to a page, lane / nginx (mark: at least 1.0)": Figure(1.5, 1.0, 2.0).as_json()
+        }
+    }
+    marks = all_marks(Found({"hot-big": outcome([1.0], [1.0])}, figures))
+    found = next(one for one in marks if one.what == WHAT)
+    assert found.remark == "buffer at a page: 1.50 [1.00-2.00]"
+
+
 def test_a_mark_that_is_missed_says_so() -> None:
     assert mark(outcome([0.9], [1.0])).reached is False
 

@@ -4,6 +4,8 @@ than somebody needs it.
 
 from __future__ import annotations
 
+import asyncio
+
 from cachesvc.buffers import MIN_BUFFER_BYTES
 from cachesvc.origin.memory import MemoryOrigin
 from tests.support import GEOMETRY, NAME, block_data, blocks_of, open_rig, run, soon, store_pages
@@ -58,6 +60,26 @@ def test_pages_are_served_before_the_flight_is_over() -> None:
             assert flight.checksums_of(0, 1)
             assert await landed(hold, 7) == DATA[896:1024] or flight.buffer is None
             await soon(lambda: flight.done, "the flight is over")
+            hold.close()
+
+    run(body)
+
+
+def test_who_waits_for_several_pages_is_woken_when_the_last_has_landed() -> None:
+    async def body() -> None:
+        origin = MemoryOrigin(chunk_bytes=128)
+        async with open_rig(origin=origin) as rig:
+            block = blocks_of(origin.put(NAME, DATA))[0]
+            hold = rig.coalescer.join(block, ALL)
+            flight = flight_of(hold, 0)
+            first, last = (
+                asyncio.ensure_future(flight.wait(0)),
+                asyncio.ensure_future(flight.wait(0, 5)),
+            )
+            await first
+            assert not last.done()
+            await last
+            assert flight.landed(5)
             hold.close()
 
     run(body)

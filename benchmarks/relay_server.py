@@ -1,0 +1,108 @@
+"""The ceiling of cold fills: a relay that does only what no cache on a disk can leave out.
+
+`python -m benchmarks.relay_server FOLDER ORIGIN PORT CAPACITY_BYTES`. A request is that of
+sendfile_server.py. Its bytes are received from the origin, written to a file and sent on as they
+come, by one thread for each reader with a connection of its own to the origin: no checksum, no
+index, nobody who waits for the same bytes. What is beyond the capacity is removed, oldest first.
+Prints `ready`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+
+from benchmarks.job import split
+from benchmarks.rawlane import receive_exactly
+from benchmarks.sendfile_server import REQUEST
+
+_PIECE_BYTES = 256 << 10  # received and sent at once, as the node's fills
+_RUN_BYTES = 2 << 20  # written at once, as the node's fills
+_HEAD_BYTES = 4096
+
+
+class _Files:
+    """Files of what went through, as many as there is room for."""
+
+    def __init__(self, folder: Path, capacity_bytes: int) -> None:
+        self._folder = folder
+        self._capacity_bytes = capacity_bytes
+        self._kept: deque[tuple[Path, int]] = deque()
+        self._kept_bytes = 0
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+
+    def new(self, size_bytes: int) -> int:
+        path = self._folder / str(next(self._numbers))
+        gone = []
+        with self._lock:
+            self._kept.append((path, size_bytes))
+            self._kept_bytes += size_bytes
+            while self._kept_bytes > self._capacity_bytes:
+                oldest, oldest_bytes = self._kept.popleft()
+                self._kept_bytes -= oldest_bytes
+                gone.append(oldest)
+        for oldest in gone:
+            oldest.unlink()
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _relay(reader: socket.socket, origin: socket.socket, host: str, files: _Files) -> None:
+    request, room = bytearray(REQUEST.size), memoryview(bytearray(_RUN_BYTES))
+    with reader, origin:
+        while True:
+            try:
+                receive_exactly(reader, memoryview(request))
+            except ConnectionError:
+                return
+            key, start, length = REQUEST.unpack(request)
+            _ask(origin, host, key.rstrip(b"\0").decode(), start, start + length - 1)
+            file, done = files.new(length), 0
+            while done < length:
+                run = room[: min(_RUN_BYTES, length - done)]
+                filled = 0
+                while filled < len(run):
+                    piece = run[filled : filled + _PIECE_BYTES]
+                    count = origin.recv_into(piece)
+                    if count == 0:
+                        raise ConnectionError("the origin hung up")
+                    reader.sendall(piece[:count])
+                    filled += count
+                os.pwrite(file, run, done)
+                done += len(run)
+            os.close(file)
+
+
+def _ask(origin: socket.socket, host: str, key: str, first: int, last: int) -> None:
+    """Ask for bytes `first` to `last`, and take the answer's head."""
+    text = f"GET /{key} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={first}-{last}\r\n\r\n"
+    origin.sendall(text.encode())
+    while b"\r\n\r\n" not in (head := origin.recv(_HEAD_BYTES, socket.MSG_PEEK)):
+        if not head:
+            raise ConnectionError("the origin hung up")
+    border = head.index(b"\r\n\r\n") + 4
+    receive_exactly(origin, memoryview(bytearray(border)))
+    if not head.startswith(b"HTTP/1.1 206"):
+        raise ConnectionError(f"the origin said {head[:60]!r}")
+
+
+def main() -> None:
+    folder, host = Path(sys.argv[1]), sys.argv[2]
+    files = _Files(folder, int(sys.argv[4]))
+    listening = socket.create_server(("127.0.0.1", int(sys.argv[3])), backlog=256)
+    print("ready", flush=True)
+    while True:
+        reader, _ = listening.accept()
+        origin = socket.create_connection(split(host))
+        for one in reader, origin:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=_relay, args=(reader, origin, host, files), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
