@@ -88,10 +88,19 @@ _PANELS = (
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=", ".join(KNOWN))] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100)] = 5,
-    output: Annotated[Path, typer.Option()] = Path("build/bench.json"),
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100, help="How often each system is measured, in turns.")
+    ] = 5,
+    output: Annotated[
+        Path, typer.Option(help="Figures go here; tables, and the peers' venv, beside it.")
+    ] = Path("build/bench.json"),
     quick: Annotated[bool, typer.Option("--quick", help="Small and short: does it run?")] = False,
-    install: Annotated[bool, typer.Option(help="Get peers that are missing.")] = True,
+    install: Annotated[
+        bool,
+        typer.Option(
+            help="Get peers that are missing: from PyPI and, as root on Debian, by apt-get."
+        ),
+    ] = True,
 ) -> None:
     """Run the benchmarks that are named, or all but the sweeps."""
     unknown = set(names or ()) - set(KNOWN)

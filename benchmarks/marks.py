@@ -50,13 +50,19 @@ class Found:
         outcome = self.outcomes.get(workload)
         return outcome.values(case, system, figure) if outcome else None
 
-    def figure(self, benchmark: str, beginning: str) -> Figure | None:
-        """A figure that a benchmark printed itself, by how its name begins."""
+    def figure(self, benchmark: str, name: str) -> Figure | None:
+        """A figure that a benchmark printed itself; None if it was not run, or skipped.
+
+        Raises:
+            LookupError: it was run, and has no such figure.
+        """
         table = self.figures.get(benchmark)
-        for name, value in table.items() if isinstance(table, dict) else ():
-            if name.startswith(beginning) and isinstance(value, dict):
-                return Figure(**value)
-        return None
+        if not isinstance(table, dict) or "skipped" in table:
+            return None
+        value = table.get(name)
+        if not isinstance(value, dict):
+            raise LookupError(f"benchmark {benchmark} has no figure {name!r}")
+        return Figure(**value)
 
     def reason(self, workload: str, *systems: str) -> str:
         outcome = self.outcomes.get(workload)
@@ -127,16 +133,19 @@ def _hot(found: Found) -> list[Mark]:
                 found, "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s", big, LANE_RAW,
                 NGINX_RAW, 1,
             ),
-            "buffer at a page", found.figure("lane", "8 MiB to a page, lane / nginx (mark"),
+            "buffer at a page", found.figure("lane", "8 MiB to a page, lane / nginx"),
         ),
         _lane_cpu(found, big[:2]),
-        _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
+        _with(
+            _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
+            "buffer at a page", found.figure("lane", "8 MiB to a page, CacheClient / nginx"),
+        ),
         _with(
             _against(
                 found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
                 most=True,
             ),
-            "the same places again", found.figure("lane", "4 KiB, lane / nginx (mark"),
+            "the same places again", found.figure("lane", "4 KiB, lane / nginx"),
         ),
         _mark(
             "4 KiB from a Region, p50 us", 5, Figure.of(region_us) if region_us else None,
@@ -205,7 +214,7 @@ def _with(mark: Mark, what: str, figure: Figure | None) -> Mark:
 
 
 def _gateway(found: Found) -> list[Mark]:
-    ratio = found.figure("lane", "8 MiB, gateway / nginx (mark")
+    ratio = found.figure("lane", "8 MiB, gateway / nginx")
     why = "" if ratio else "lane was not run"
     return [_mark("S3 gateway / nginx sendfile, 8 MiB, raw client", 0.8, ratio, why=why)]
 
@@ -213,7 +222,7 @@ def _gateway(found: Found) -> list[Mark]:
 def _grpc(found: Found) -> list[Mark]:
     speed = found.values("hot-big", hot_big.case_name(1), GRPC, "GB/s")
     why = "" if speed else found.reason("hot-big", GRPC)
-    ratio = found.figure("grpc", "CacheClient / plain (mark")
+    ratio = found.figure("grpc", "CacheClient / plain")
     return [
         _mark("gRPC Read, 8 MiB, GB/s", 0.6, Figure.of(speed) if speed else None, why=why),
         _with(

@@ -38,7 +38,9 @@ class _Files:
         self._lock = threading.Lock()
 
     def new(self, size_bytes: int) -> int:
+        """An open file, empty; it takes the place of the oldest ones."""
         path = self._folder / str(next(self._numbers))
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         gone = []
         with self._lock:
             self._kept.append((path, size_bytes))
@@ -49,7 +51,7 @@ class _Files:
                 gone.append(oldest)
         for oldest in gone:
             oldest.unlink()
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        return file
 
 
 def _relay(reader: socket.socket, origin: socket.socket, host: str, files: _Files) -> None:
@@ -62,20 +64,25 @@ def _relay(reader: socket.socket, origin: socket.socket, host: str, files: _File
                 return
             key, start, length = REQUEST.unpack(request)
             _ask(origin, host, key.rstrip(b"\0").decode(), start, start + length - 1)
-            file, done = files.new(length), 0
-            while done < length:
-                run = room[: min(_RUN_BYTES, length - done)]
-                filled = 0
-                while filled < len(run):
-                    piece = run[filled : filled + _PIECE_BYTES]
-                    count = origin.recv_into(piece)
-                    if count == 0:
-                        raise ConnectionError("the origin hung up")
-                    reader.sendall(piece[:count])
-                    filled += count
-                os.pwrite(file, run, done)
-                done += len(run)
-            os.close(file)
+            file = files.new(length)
+            try:
+                for done in range(0, length, _RUN_BYTES):
+                    run = room[: min(_RUN_BYTES, length - done)]
+                    _pass_on(origin, reader, run)
+                    os.pwrite(file, run, done)
+            finally:
+                os.close(file)
+
+
+def _pass_on(origin: socket.socket, reader: socket.socket, run: memoryview) -> None:
+    filled = 0
+    while filled < len(run):
+        piece = run[filled : filled + _PIECE_BYTES]
+        count = origin.recv_into(piece)
+        if count == 0:
+            raise ConnectionError("the origin hung up")
+        reader.sendall(piece[:count])
+        filled += count
 
 
 def _ask(origin: socket.socket, host: str, key: str, first: int, last: int) -> None:
@@ -83,8 +90,8 @@ def _ask(origin: socket.socket, host: str, key: str, first: int, last: int) -> N
     text = f"GET /{key} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={first}-{last}\r\n\r\n"
     origin.sendall(text.encode())
     while b"\r\n\r\n" not in (head := origin.recv(_HEAD_BYTES, socket.MSG_PEEK)):
-        if not head:
-            raise ConnectionError("the origin hung up")
+        if len(head) in (0, _HEAD_BYTES):
+            raise ConnectionError(f"the origin said {head[:60]!r}")
     border = head.index(b"\r\n\r\n") + 4
     receive_exactly(origin, memoryview(bytearray(border)))
     if not head.startswith(b"HTTP/1.1 206"):

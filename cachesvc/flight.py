@@ -5,14 +5,16 @@ they need next and take its bytes from the flight's memory, or from the store on
 given back. A Hold is what keeps a flight going. A Probe is the first flight of an object of which
 nothing is known: those who ask for the version hold it, and learn the version from its `head`.
 
-Rules: everything here belongs to the event loop. Pages land in order, so that two numbers say which
-are there: the first one, and how many have landed.
+Rules: everything here belongs to the event loop, but for `memory`, `buffer` and `peer`, which the
+fill's thread sets before the first page lands, and `wanted_page`, at which it looks. Pages land in
+order, so that two numbers say which are there: the first one, and how many have landed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import CHECKSUM_BYTES
@@ -20,19 +22,25 @@ from cachesvc.core.plan import Extent
 from cachesvc.core.types import ObjectName, ObjectVersion
 
 _NEVER = 1 << 62  # a page that does not land: what is waited for is something else
-Waiters = list[tuple[int, asyncio.Future[None]]]  # the last page that each waits for
+
+
+class _Waiter(NamedTuple):
+    """Who waits for pages up to `last`, and takes what is there of them from `first` on if told."""
+
+    first: int
+    last: int
+    woken: asyncio.Future[bool]  # whether by `tell`
 
 
 class Flight:
     """A running fill of one extent. `landed_pages` of its pages, from the first, are whole and
-    hashed. wanted_page: the first one that somebody waits for; any thread may look. tellings: how
-    often those who wait were told of all that had landed, whether it was what they wait for or not.
-    peer: some came from another cache. called_off: nobody waits for it any more, and it is to stop.
+    hashed. wanted_page: the first one that somebody waits for. peer: some came from another cache.
+    called_off: nobody waits for it any more, and it is to stop.
     """
 
     __slots__ = (
         "buffer", "called_off", "charged_bytes", "checksums", "done", "error", "extent", "holders",
-        "keep", "landed_pages", "memory", "peer", "task", "tellings", "waiters", "wanted_page",
+        "keep", "landed_pages", "memory", "peer", "task", "waiters", "wanted_page",
     )  # fmt: skip
 
     def __init__(self, extent: Extent) -> None:
@@ -49,9 +57,8 @@ class Flight:
         self.peer = False
         self.error: CacheError | None = None
         self.task: asyncio.Task[None] | None = None
-        self.tellings = 0
         self.wanted_page = _NEVER
-        self.waiters: Waiters = []
+        self.waiters: list[_Waiter] = []
 
     def covers(self, page: int) -> bool:
         return self.extent.first_page <= page < self.extent.beyond_page
@@ -72,25 +79,26 @@ class Flight:
     async def wait(self, page: int, last_page: int | None = None, *, stored: bool = False) -> None:
         """Until the page has landed or the flight is over.
 
-        last_page: until that has landed, too, or everybody is told of what has.
+        last_page: until that has landed, too, or `tell` says how far it has come.
         stored: until it is over, when all that the store takes is stored.
 
         Raises: what the flight failed with, if the page will not come.
         """
-        wanted = _NEVER if stored else page if last_page is None else last_page
-        tellings = self.tellings
-        while not self.done and not self.landed(wanted):
-            if self.landed(page) and self.tellings != tellings and not stored:
-                break
-            await self._change(wanted)
+        first, last = page, page if last_page is None else last_page
+        if stored:
+            first = last = _NEVER
+        told = False
+        while not (self.done or told or self.landed(last)):
+            told = await self._change(first, last)
         if self.error is not None and not self.landed(page):
             raise type(self.error)(self.error.message)
 
-    async def _change(self, wanted_page: int) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiters.append((wanted_page, waiter))
-        self.wanted_page = min(self.wanted_page, wanted_page)
-        await waiter
+    async def _change(self, first: int, last: int) -> bool:
+        """Until a wake that is meant for who waits for these pages; whether it was by `tell`."""
+        woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.waiters.append(_Waiter(first, last, woken))
+        self.wanted_page = min(self.wanted_page, last)
+        return await woken
 
     def bytes_of(self, start: int, end: int) -> memoryview | None:
         """`[start, end)` of the block, read-only; None once the buffer was given back."""
@@ -104,19 +112,24 @@ class Flight:
 
     def wake(self) -> None:
         """All who wait look again."""
-        self._wake(self.waiters, [])
+        self._wake(lambda _: True)
 
     def wake_served(self) -> None:
-        """Those look again whose page has landed."""
-        served = [one for one in self.waiters if self.landed(one[0])]
-        self._wake(served, [one for one in self.waiters if not self.landed(one[0])])
+        """Those go on whose last page has landed."""
+        self._wake(lambda one: self.landed(one.last))
 
-    def _wake(self, woken: Waiters, others: Waiters) -> None:
-        self.waiters = others
-        self.wanted_page = min((page for page, _ in others), default=_NEVER)
-        for _, waiter in woken:
-            if not waiter.done():
-                waiter.set_result(None)
+    def tell(self) -> None:
+        """Those go on whose first page has landed."""
+        self._wake(lambda one: self.landed(one.first), told=True)
+
+    def _wake(self, meant: Callable[[_Waiter], bool], *, told: bool = False) -> None:
+        waiters, self.waiters = self.waiters, []
+        for one in waiters:
+            if not meant(one):
+                self.waiters.append(one)
+            elif not one.woken.done():
+                one.woken.set_result(told)
+        self.wanted_page = min((one.last for one in self.waiters), default=_NEVER)
 
 
 class Probe(Flight):
@@ -155,7 +168,7 @@ class Probe(Flight):
         Raises: what the probe failed with before.
         """
         while self.version is None and self.holders and not self.done:
-            await self._change(_NEVER)
+            await self._change(_NEVER, _NEVER)
         if self.version is None and self.error is not None:
             raise type(self.error)(self.error.message)
         return self.version

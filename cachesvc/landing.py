@@ -21,7 +21,7 @@ from cachesvc.flight import Flight, Probe
 from cachesvc.store import Store
 
 WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
-STEP_BYTES = 2 << 20  # readers wait for no more at a time
+STEP_BYTES = 2 << 20  # the flight is told of, whether somebody waits or not
 
 Hop = Callable[..., Any]
 
@@ -94,6 +94,7 @@ class Landing:
             self._write(end)
 
     def _worth_telling(self) -> bool:
+        """Whether the next page that somebody waits for has landed since, or much else has."""
         page_bytes = self._extent.block.geometry.page_bytes
         wanted_bytes = (self._flight.wanted_page + 1 - self._extent.first_page) * page_bytes
         wanted = self._told_bytes < wanted_bytes <= self._hashed_bytes
@@ -102,8 +103,7 @@ class Landing:
     def tell(self) -> None:
         """On the loop: the flight, and all who wait for it, learn of all that has landed."""
         self._progress(bytes(self._checksums))
-        self._flight.tellings += 1
-        self._flight.wake()
+        self._flight.tell()
 
     def _hash(self, count_bytes: int) -> None:
         page_bytes, view = self._extent.block.geometry.page_bytes, self.view

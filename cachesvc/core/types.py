@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from cachesvc.core.errors import InvalidKey, RangeError
 
@@ -16,6 +17,7 @@ MAX_KEY_BYTES = 1024  # S3's own limit, in UTF-8
 MAX_BUCKET_BYTES = 255
 MAX_ETAG_BYTES = 256
 _SHOWN_COUNT = 100  # characters of what was refused
+_PARSED_COUNT = 1024  # names that need not be parsed again
 MAX_OBJECT_BYTES = 1 << 48
 PAGES_PER_BLOCK = 128  # the trailer of a block file has room for this many
 
@@ -49,14 +51,19 @@ class ObjectName:
             raise InvalidKey(
                 f"{_shown(uri)} is no object URI, but {type(uri).__name__}: write s3://bucket/key"
             )
-        scheme, separator, rest = uri.partition("://")
-        bucket, slash, key = rest.partition("/")
-        if scheme != "s3" or not separator or not slash:
-            raise InvalidKey(f"{_shown(uri)} is not an object URI: write s3://bucket/key")
-        return cls(bucket, key)
+        return _parsed(uri)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+@lru_cache(_PARSED_COUNT)
+def _parsed(uri: str) -> ObjectName:
+    scheme, separator, rest = uri.partition("://")
+    bucket, slash, key = rest.partition("/")
+    if scheme != "s3" or not separator or not slash:
+        raise InvalidKey(f"{_shown(uri)} is not an object URI: write s3://bucket/key")
+    return ObjectName(bucket, key)
 
 
 def _check_name(what: str, value: str, limit_bytes: int, name: ObjectName) -> None:

@@ -33,7 +33,7 @@ MAX_KEY_COUNT = 10_000
 _HEADER = re.compile(
     rf"{ALGORITHM}\s+Credential=([^,\s]+),\s*SignedHeaders=([^,\s]+),\s*Signature=([0-9a-f]{{64}})"
 )
-_SCOPE = re.compile(r"(.+)/(\d{8})/([^/]+)/s3/aws4_request")
+_SCOPE = re.compile(r"(.+)/([0-9]{8})/([!-.0-~]+)/s3/aws4_request")
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 

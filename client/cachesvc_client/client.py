@@ -20,6 +20,7 @@ from operator import index
 from typing import Any, Self, TypeVar
 
 from cachesvc.core.errors import CacheError
+from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.ring import MemberTable
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks
@@ -247,14 +248,33 @@ class CacheClient:
     ) -> list[bytes]:
         if not ranges:
             return []
+        if len(ranges) == 1 and (data := self._small(name, pinned, *ranges[0], tally)) is not None:
+            return [data]
         room = Room(spans(name, ranges))
         version = self._run(lambda script: script.read(name, ranges, room, pinned), tally)
         cut = [clamp(name, start, end, version.size_bytes) for start, end in ranges]
         return [room.result(one.start, one.end) for one in cut]
 
+    def _small(
+        self,
+        name: ObjectName,
+        pinned: ObjectVersion | None,
+        start: int,
+        end: int | None,
+        tally: Counter[str] | None,
+    ) -> bytes | None:
+        if end is None or not 0 < end - start <= SMALL_BODY_BYTES:
+            return None
+        data = memoryview(bytearray(end - start))
+        count = self._live().read_small(name, pinned, start, data, tally)
+        return None if count is None else bytes(data[:count])
+
     def _readinto(
         self, name: ObjectName, pinned: ObjectVersion | None, start: int, view: memoryview
     ) -> int:
+        count = self._live().read_small(name, pinned, start, view)
+        if count is not None:
+            return count
         ranges: list[Range] = [(start, start + len(view))]
         room = Room(spans(name, ranges), view)
         version = self._run(lambda script: script.read(name, ranges, room, pinned))

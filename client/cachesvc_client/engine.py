@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any, TypeVar
 
-from cachesvc.core.errors import CacheError, Retry
+from cachesvc.core.errors import CacheError, NodeUnavailable, Retry
+from cachesvc.core.request import SMALL_BODY_BYTES, ReadRequest
 from cachesvc.core.ring import MemberTable
-from cachesvc.core.types import Geometry
+from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks, rpc
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import Crew, run
@@ -28,6 +30,7 @@ from cachesvc_client.lane import Lane
 from cachesvc_client.meeting import Meeting
 from cachesvc_client.router import Router
 from cachesvc_client.script import Script
+from cachesvc_client.target import Place, Room
 from cachesvc_client.verified import Verified
 from cachesvc_client.versions import VersionCache
 
@@ -80,6 +83,48 @@ class Engine:
         """Drive the read logic to its end. tally: is added to as `sources` is."""
         self._check_open()
         return run(steps, self._perform if tally is None else partial(self._perform, tally=tally))
+
+    def read_small(
+        self,
+        name: ObjectName,
+        pinned: ObjectVersion | None,
+        start: int,
+        view: memoryview,
+        tally: Counter[str] | None = None,
+    ) -> int | None:
+        """Fill the view with the bytes from `start` on, if they are few, and of a version that is
+        known, by asking the first owner of their block at once: what a hot read comes to, without
+        the steps that lead there. Returns how many there were; None: they are to be read as ever.
+        """
+        self._check_open()
+        router, end = self.router, start + len(view)
+        version = pinned or self.script.versions.get(name)
+        if version is None or not version.cacheable or end > version.size_bytes:
+            return None
+        block_bytes = router.geometry.block_bytes
+        index = start // block_bytes
+        if not 0 < len(view) <= SMALL_BODY_BYTES or start < 0 or end > (index + 1) * block_bytes:
+            return None
+        member = router.sole_choice(name, index)
+        if member is None:
+            return None
+        request, asked_s = ReadRequest(name, ((start, end),), version), time.monotonic()
+        try:
+            reply = self._transport.ask(member, request, Place(start, view), router.epoch)
+        except NodeUnavailable as error:
+            router.failed(member, str(error), time.monotonic() - asked_s)
+            return None
+        except CacheError as error:
+            room = Room([(start, end)], view)
+            steps = self.script.read(name, [(start, end)], room, pinned)
+            read = run(steps, _told(request, error, partial(self._perform, tally=tally)))
+            return clamp(name, start, end, read.size_bytes).length_bytes
+        for source, count_bytes in reply.sources.items():
+            self._count(source.name.lower(), count_bytes, tally)
+        if reply.epoch not in (0, router.epoch):
+            with suppress(CacheError):  # the read itself is over, and went well
+                self._meeting.refresh(member)
+        return len(view)
 
     def meet(self) -> Welcome:
         """Make sure that the ring is known; the last Welcome.
@@ -148,3 +193,17 @@ class Engine:
             self.sources[source] += count_bytes
             if tally is not None:
                 tally[source] += count_bytes
+
+
+def _told(
+    request: ReadRequest, error: CacheError, perform: Callable[[Effect], Any]
+) -> Callable[[Effect], Any]:
+    """A driver that has asked this request already: its first answer is the error that came."""
+    waiting = [error]
+
+    def performed(effect: Effect) -> Any:
+        if waiting and isinstance(effect, Ask) and effect.request == request:
+            raise waiting.pop()
+        return perform(effect)
+
+    return performed

@@ -54,6 +54,34 @@ def joined(wanted: Iterable[Span], gap_bytes: int = 0) -> list[Span]:
     return found
 
 
+class Place:
+    """The target of a read of one span, within an object of which the version is known."""
+
+    __slots__ = ("_start", "_view")
+
+    in_place = False
+
+    def __init__(self, start: int, view: memoryview) -> None:
+        self._start = start
+        self._view = view
+
+    def begin(self, _version: ObjectVersion) -> None:
+        return None
+
+    def view(self, start: int, length_bytes: int) -> memoryview:
+        """The room for bytes `[start, start + length_bytes)` of the object."""
+        first = start - self._start
+        if first < 0 or first + length_bytes > len(self._view):
+            raise ProtocolError(f"bytes [{start}, {start + length_bytes}) were not asked for")
+        return self._view[first : first + length_bytes]
+
+    def settled(self, *_where: int) -> None:
+        return None
+
+    def lay(self, *_where: int) -> None:
+        return None
+
+
 class Room:
     """The target of a read of disjoint, sorted spans.
 

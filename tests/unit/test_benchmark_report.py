@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 from benchmarks import hot_big
 from benchmarks.catalog import (
     ARRAY,
@@ -76,14 +78,21 @@ def test_the_lanes_processor_time_is_shown_with_that_of_its_client() -> None:
 
 
 def test_figures_of_other_benchmarks_stand_beside_their_marks() -> None:
-    figures = {
-        "lane": {
-            "8 MiB to a page, lane / nginx (mark: at least 1.0)": Figure(1.5, 1.0, 2.0).as_json()
-        }
+    figure = Figure(1.5, 1.0, 2.0).as_json()
+    lane = {
+        "8 MiB to a page, lane / nginx": figure,
+        "8 MiB to a page, CacheClient / nginx": figure,
+        "8 MiB, gateway / nginx": figure,
+        "4 KiB, lane / nginx": figure,
     }
-    marks = all_marks(Found({"hot-big": outcome([1.0], [1.0])}, figures))
-    found = next(one for one in marks if one.what == WHAT)
-    assert found.remark == "buffer at a page: 1.50 [1.00-2.00]"
+    found = {"hot-big": outcome([1.0], [1.0])}
+    marks = all_marks(Found(found, {"lane": lane}))
+    shown = next(one for one in marks if one.what == WHAT)
+    assert shown.remark == "buffer at a page: 1.50 [1.00-2.00]"
+    assert all_marks(Found(found, {"lane": {"skipped": "no nginx"}}))
+    del lane["4 KiB, lane / nginx"]
+    with pytest.raises(LookupError, match="4 KiB"):
+        all_marks(Found(found, {"lane": lane}))
 
 
 def test_a_mark_that_is_missed_says_so() -> None:

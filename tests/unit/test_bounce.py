@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
@@ -55,6 +56,19 @@ def test_it_is_not_needed_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bounce.needed(place(16)[:1000], 0)
     monkeypatch.setattr(bounce, "_slow_here", lambda: False)
     assert not bounce.needed(place(16), 0)
+
+
+def test_without_a_file_to_try_it_with_bytes_come_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    bounce._slow_here.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", none_left)
+        assert not bounce.needed(place(16), 0)
+    assert bounce._slow_here.cache_info().currsize == 0  # it is tried again
 
 
 def test_the_buffer_is_far_from_both_and_each_thread_has_its_own() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from cachesvc_client import CacheClient
 
-from cachesvc.core.errors import Overloaded
+from cachesvc.core.errors import CacheError, ObjectChanged, Overloaded
 from cachesvc.core.request import ReadRequest
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind, encode
-from tests.integration.client_lane.fake_node import Pair, Session
+from tests.integration.client_lane.fake_node import Behaviour, Pair, Session
 from tests.integration.client_lane.sample import DATA, URI, VERSION, answer, segment
 
 
@@ -80,3 +80,87 @@ def test_what_follows_a_small_answer_is_not_taken_for_the_next_one(pair: Pair) -
         pair.first.script = [behaviour]
         for start in (0, 7000, 100_001):
             assert client.read(URI, start, start + 3000) == DATA[start : start + 3000]
+
+
+def refusal(error: CacheError) -> Behaviour:
+    """A node that answers with an error."""
+
+    def refuse(session: Session, _request: ReadRequest) -> None:
+        head = codec.pack_error_head(error).SerializeToString()
+        session.send(encode(Kind.READ_ANSWER, head))
+
+    return refuse
+
+
+def hangs_up(session: Session, _request: ReadRequest) -> None:
+    session.sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_who_refuses_a_small_read_is_asked_once(pair: Pair) -> None:
+    client = knowing_client(pair)
+    pair.first.behave = refusal(Overloaded("full"))
+    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert (len(pair.first.requests), len(pair.second.requests)) == (1, 1)
+    assert client.sources() == {"disk": 3000}
+
+
+def test_wrong_bytes_of_a_small_read_are_asked_for_again_checked(pair: Pair) -> None:
+    def damaged(session: Session, request: ReadRequest) -> None:
+        raw = bytearray(small_answer(session, request))
+        raw[-1] ^= 1
+        session.send(bytes(raw))
+
+    client = knowing_client(pair)
+    pair.first.script = [damaged]
+    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert [request.verify for request in pair.first.requests] == [False, True]
+    assert pair.second.requests == []
+
+
+def test_a_node_that_hangs_up_on_a_small_read_is_left_alone(pair: Pair) -> None:
+    client = knowing_client(pair)
+    pair.first.behave = hangs_up
+    for start in (7000, 11_000):
+        assert client.read(URI, start, start + 3000) == DATA[start : start + 3000]
+    asked = len(pair.first.requests)
+    assert asked <= 2  # the second time on a fresh connection
+    assert len(pair.second.requests) == 2
+
+
+def test_a_small_read_of_a_version_that_is_gone_says_so_or_begins_anew(pair: Pair) -> None:
+    client = knowing_client(pair)
+    pinned = client.pin(URI)
+    gone = refusal(ObjectChanged("another version"))
+    pair.first.script = [gone]
+    with pytest.raises(ObjectChanged):
+        pinned.read(7000, 10_000)
+    assert (len(pair.first.requests), len(pair.second.requests)) == (1, 0)
+    client.stat(URI)
+    pair.first.script = [gone]
+    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+
+
+def test_a_small_answer_that_tells_of_another_member_table_has_it_fetched(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachesvc_client.meeting.Meeting._too_soon", lambda _: False)
+
+    def newer(session: Session, request: ReadRequest) -> None:
+        session.node.epoch += 1
+        session.send(small_answer(session, request))
+
+    client = knowing_client(pair)
+    hellos = pair.first.hellos + pair.second.hellos
+    pair.first.script = [newer]
+    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert pair.first.hellos + pair.second.hellos == hellos + 1
+
+
+@pytest.mark.parametrize("start", [0, 65_530, len(DATA) - 100])
+def test_small_reads_are_cut_as_all_others(pair: Pair, start: int) -> None:
+    client, buffer = knowing_client(pair), bytearray(200)
+    expected = DATA[start : start + 200]
+    assert client.read(URI, start, start + 200) == expected
+    assert client.readinto(URI, buffer, start) == len(expected)
+    assert buffer[: len(expected)] == expected
+    assert client.pin(URI).read(start, start + 200) == expected

@@ -167,3 +167,17 @@ def test_what_no_signature_can_be_is_400(guarded: Gate, name: str, value: str) -
     target, count = re.subn(f"{name}=[^&]*", f"{name}={value}", url.removeprefix(guarded.url))
     assert count == 1
     assert refused(guarded, target) == (400, "AuthorizationQueryParametersError")
+
+
+@pytest.mark.parametrize(
+    "credential", [f"{KEY}/20260101/é/s3/aws4_request", f"{KEY}/٢٠٢٦٠١٠١/r/s3/aws4_request"]
+)
+def test_a_scope_that_no_signer_makes_is_refused(guarded: Gate, credential: str) -> None:
+    s3 = client(guarded)
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
+    value = quote(credential, safe="")
+    target, count = re.subn(
+        "X-Amz-Credential=[^&]*", f"X-Amz-Credential={value}", url.removeprefix(guarded.url)
+    )
+    assert count == 1
+    assert refused(guarded, target) == (400, "AuthorizationHeaderMalformed")

@@ -163,3 +163,12 @@ def hear(gate: Gate, headers: Mapping[str, str]) -> None:
         assert gate.fields.of(checked) == tuple((k.lower(), v) for k, v in headers.items())
 
     gate.runner.run(heard)
+
+
+@pytest.mark.parametrize("target", ["/" + "b" * 300 + "/k", "/b/" + "k" * 1100])
+def test_a_name_that_cannot_be_is_refused_and_no_defect(gate: Gate, target: str) -> None:
+    """Every request is looked up at once first; what is wrong is told on the common way."""
+    with structlog.testing.capture_logs() as told:
+        status, _, _ = gate.ask(target)
+    assert status == 400
+    assert not [one for one in told if one["log_level"] == "error"]

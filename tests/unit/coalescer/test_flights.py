@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cachesvc.buffers import MIN_BUFFER_BYTES
 from cachesvc.origin.memory import MemoryOrigin
 from tests.support import GEOMETRY, NAME, block_data, blocks_of, open_rig, run, soon, store_pages
@@ -65,7 +67,11 @@ def test_pages_are_served_before_the_flight_is_over() -> None:
     run(body)
 
 
-def test_who_waits_for_several_pages_is_woken_when_the_last_has_landed() -> None:
+def test_who_waits_for_several_pages_is_woken_when_the_last_has_landed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cachesvc.coalescer.TELL_S", 60.0)
+
     async def body() -> None:
         origin = MemoryOrigin(chunk_bytes=128)
         async with open_rig(origin=origin) as rig:
@@ -78,7 +84,10 @@ def test_who_waits_for_several_pages_is_woken_when_the_last_has_landed() -> None
             )
             await first
             assert not last.done()
+            assert flight.wanted_page == 5
             await last
+            assert not flight.waiters
+            assert flight.wanted_page > 1 << 32
             assert flight.landed(5)
             hold.close()
 
