@@ -5,7 +5,8 @@ longer than the read. The ranges lie in 4 objects of 256 MiB; what is drawn is t
 "At once" are threads of one reading process, so that at 16 and 64 the interpreter of the reader is
 a part of what is measured, for every system that is read from Python. In a round, one process
 reads a system in all sizes and counts: most of the time would else be spent on starting readers.
-So the clients' memory, a peak, grows from one line to the next.
+So the clients' memory, a peak, grows from one line to the next. `checking in Python` is a ceiling:
+a server that reads, hashes, compares and sends, and does nothing else that a cache does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from benchmarks.objects import HOT_SERVERS, hot_objects
 from benchmarks.peers import Servers
 from benchmarks.spinner import spinners
 
+CHECKING = System("checking in Python, raw client", "raw_checked", "checking")
+
 
 def case_name(size_kib: int, at_once: int) -> str:
     return f"{size_kib} KiB, {at_once} at once"
@@ -27,8 +30,8 @@ def case_name(size_kib: int, at_once: int) -> str:
 def run(bench: Bench, work: Path) -> Outcome:
     outcome = Outcome.noted(__doc__)
     count, object_bytes, limit_s = (2, 16 * MIB, 0.05) if bench.quick else (4, 256 * MIB, 0.2)
-    systems = [one for one in SYSTEMS.values() if not one.in_place]
-    with Servers(bench.environment, work, HOT_SERVERS) as servers:
+    systems = [one for one in SYSTEMS.values() if not one.in_place] + [CHECKING]
+    with Servers(bench.environment, work, (*HOT_SERVERS, CHECKING.server)) as servers:
         folder = servers.root / "bench"
         keys = hot_objects(servers, "small", count, object_bytes)
         systems = usable(bench, outcome, servers, systems)

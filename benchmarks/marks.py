@@ -140,18 +140,19 @@ def _hot(found: Found) -> list[Mark]:
             _against(found, "CacheClient lane / nginx raw, 8 MiB, GB/s", big, LANE, NGINX_RAW, 0.9),
             "buffer at a page", found.figure("lane", "8 MiB to a page, CacheClient / nginx"),
         ),
-        _with(
-            _against(
-                found, "TCP lane / nginx, raw client, 4 KiB, p50", small, LANE_RAW, NGINX_RAW, 1,
-                most=True,
-            ),
-            "the same places again", found.figure("lane", "4 KiB, lane / nginx"),
-        ),
+        _lane_small(found, small),
         _mark(
             "4 KiB from a Region, p50 us", 5, Figure.of(region_us) if region_us else None,
             most=True, why="" if region_us else found.reason("hot-small", REGION),
         ),
     ]  # fmt: skip
+
+
+def _lane_small(found: Found, place: tuple[str, str, str]) -> Mark:
+    what = "TCP lane / nginx, raw client, 4 KiB, p50"
+    mark = _against(found, what, place, LANE_RAW, NGINX_RAW, 1, most=True)
+    mark = _beside(mark, found, "checking in Python", place, hot_small.CHECKING.name, NGINX_RAW)
+    return _with(mark, "the same places again", found.figure("lane", "4 KiB, lane / nginx"))
 
 
 def _lane_cpu(found: Found, place: tuple[str, str]) -> Mark:

@@ -5,7 +5,8 @@ that can't be had is a reason in `missing`, and the systems that need it are ski
 
 Story: `Servers` starts what a workload names, in front of one folder of objects: `node`, `nginx`
 (static, sendfile), `nginx cache` (slice, proxy_cache, proxy_cache_lock) and `varnish` (both in
-front of the origin), `redis`, `sendfile` and `relay` (the ceilings), and `origin` itself.
+front of the origin), `redis`, `sendfile`, `checking` and `relay` (the ceilings), and `origin`
+itself.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ class Servers:
             "nginx cache": lambda: self._nginx("cache"),
             "varnish": self._varnish,
             "redis": self._redis,
-            "sendfile": self._sendfile,
+            "sendfile": lambda: self._python("sendfile_server"),
+            "checking": lambda: self._python("checking_server"),
             "relay": self._relay,
         }
         programs = {
@@ -202,9 +204,10 @@ class Servers:
             "--save", "", "--appendonly", "no", "--maxmemory", "3gb", "--dir", str(self._work),
         )  # fmt: skip
 
-    def _sendfile(self) -> Server:
+    def _python(self, module: str) -> Server:
+        """A ceiling that serves the files of the root."""
         (port,) = free_ports(1)
-        command = (sys.executable, "-m", "benchmarks.sendfile_server", str(self.root), str(port))
+        command = (sys.executable, "-m", f"benchmarks.{module}", str(self.root), str(port))
         child = self._exits.enter_context(process(*command))
         return Server(child.pid, {"http": f"127.0.0.1:{port}"})
 

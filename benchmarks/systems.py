@@ -65,6 +65,16 @@ def raw_sendfile(job: Job) -> Opener:
     return opener
 
 
+def raw_checked(job: Job) -> Opener:
+    from benchmarks.checking_server import RawChecked
+
+    def opener() -> Read:
+        raw = RawChecked(job.address("http"))
+        return into_buffer(job, lambda key, start, view: raw.read_into(f"bench/{key}", start, view))
+
+    return opener
+
+
 # -- ours
 
 

@@ -1,0 +1,79 @@
+"""The ceiling of small reads in Python: a server that does only what no checked read can leave out.
+
+`python -m benchmarks.checking_server ROOT PORT`. A request is that of sendfile_server.py. The range
+is read from its file, hashed, compared with what its checksum was, and sent with a head of three
+numbers, in one send; one epoll loop, no versions, no ring, no eviction, nothing counted. Prints
+`ready`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+from functools import cache
+from pathlib import Path
+
+from xxhash import xxh3_64_intdigest
+
+from benchmarks.rawlane import receive_exactly
+from benchmarks.sendfile_server import REQUEST
+
+HEAD = struct.Struct("!QQQ")  # start, length, checksum
+_RECV_BYTES = 4096
+
+
+class RawChecked:
+    """The client: one connection; a head, whose range is compared, and the bytes."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.sock = socket.create_connection(address)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read_into(self, key: str, start: int, view: memoryview) -> None:
+        self.sock.sendall(REQUEST.pack(key.encode(), start, len(view)))
+        room = memoryview(bytearray(HEAD.size + len(view)))
+        receive_exactly(self.sock, room)
+        if HEAD.unpack_from(room)[:2] != (start, len(view)):
+            raise ConnectionError(f"not bytes [{start}, {start + len(view)})")
+        view[:] = room[HEAD.size :]
+
+
+def serve(root: Path, listening: socket.socket) -> None:
+    """Until the process ends."""
+
+    @cache
+    def open_key(key: bytes) -> int:
+        return os.open(root / key.rstrip(b"\0").decode(), os.O_RDONLY)
+
+    sums: dict[tuple[bytes, int, int], int] = {}
+    epoll, readers = select.epoll(), dict[int, socket.socket]()
+    epoll.register(listening, select.EPOLLIN)
+    while True:
+        for number, _ in epoll.poll():
+            reader = readers.get(number)
+            if reader is None:
+                reader, _ = listening.accept()
+                reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                readers[reader.fileno()] = reader
+                epoll.register(reader, select.EPOLLIN)
+                continue
+            request = reader.recv(_RECV_BYTES)
+            if len(request) != REQUEST.size:
+                epoll.unregister(reader)
+                readers.pop(number).close()
+                continue
+            key, start, length = wanted = REQUEST.unpack(request)
+            data = os.pread(open_key(key), length, start)
+            found = xxh3_64_intdigest(data)
+            if sums.setdefault(wanted, found) != found:
+                raise RuntimeError(f"bytes [{start}, {start + length}) of {key!r} have changed")
+            reader.sendall(b"".join((HEAD.pack(start, length, found), data)))
+
+
+if __name__ == "__main__":
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=256)
+    print("ready", flush=True)
+    serve(Path(sys.argv[1]), listener)
