@@ -19,18 +19,14 @@ from pathlib import Path
 from xxhash import xxh3_64_intdigest
 
 from benchmarks.rawlane import receive_exactly
-from benchmarks.sendfile_server import REQUEST
+from benchmarks.sendfile_server import REQUEST, RawSendfile
 
 HEAD = struct.Struct("!QQQ")  # start, length, checksum
 _RECV_BYTES = 4096
 
 
-class RawChecked:
+class RawChecked(RawSendfile):
     """The client: one connection; a head, whose range is compared, and the bytes."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.sock = socket.create_connection(address)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_into(self, key: str, start: int, view: memoryview) -> None:
         self.sock.sendall(REQUEST.pack(key.encode(), start, len(view)))

@@ -47,7 +47,7 @@ SMALL_COUNT, SMALL_TURN = 2000, 100
 BIG, BIG_AT_PAGE = "8 MiB", "8 MiB to a page"
 PLACES = {BIG: 16, BIG_AT_PAGE: 0}  # where the reader's buffer begins, in bytes behind a page
 OURS = ("lane", "gateway", "CacheClient")
-SMALL = ("lane", "gateway", "nginx")
+SMALL = ("lane", "gateway", "nginx")  # one kind of request for a place, so that all are kept
 Read = Callable[[int, int, memoryview], object]
 
 _NGINX = """

@@ -17,9 +17,12 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.job import MIB, Job, Opener, Read, into_buffer
+
+if TYPE_CHECKING:
+    from benchmarks.sendfile_server import RawSendfile
 
 
 def opener_of(job: Job) -> Opener:
@@ -58,21 +61,17 @@ def memory_copy(job: Job) -> Opener:
 def raw_sendfile(job: Job) -> Opener:
     from benchmarks.sendfile_server import RawSendfile
 
-    def opener() -> Read:
-        raw = RawSendfile(job.address("http"))
-        return into_buffer(job, lambda key, start, view: raw.read_into(f"bench/{key}", start, view))
-
-    return opener
+    return lambda: _raw(job, RawSendfile(job.address("http")))
 
 
 def raw_checked(job: Job) -> Opener:
     from benchmarks.checking_server import RawChecked
 
-    def opener() -> Read:
-        raw = RawChecked(job.address("http"))
-        return into_buffer(job, lambda key, start, view: raw.read_into(f"bench/{key}", start, view))
+    return lambda: _raw(job, RawChecked(job.address("http")))
 
-    return opener
+
+def _raw(job: Job, client: RawSendfile) -> Read:
+    return into_buffer(job, lambda key, start, view: client.read_into(f"bench/{key}", start, view))
 
 
 # -- ours

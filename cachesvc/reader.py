@@ -44,7 +44,7 @@ from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 from cachesvc.way import Way, checks_all, way_of
 
-PIECES = 4  # a reader takes what is under way in so many pieces of a block, or less at once
+_PIECES = 4  # a reader takes what is under way in so many pieces of a block, or less at once
 _REJOINS = 8  # how often pages may be evicted under a reader before it gives up
 _METRIC_SOURCE = {
     Source.DISK: "disk",
@@ -302,7 +302,7 @@ class Reader:
                 page = position // page_bytes
                 flight = next((f for h in holds if (f := h.covering(page))), None)
                 if flight is not None:
-                    end = min(part.end, position + self.geometry.block_bytes // PIECES)
+                    end = min(part.end, position + self.geometry.block_bytes // _PIECES)
                     last_page = min((end - 1) // page_bytes, flight.extent.beyond_page - 1)
                     await flight.wait(page, last_page, stored=way is Way.PASSED)
                 source, segment = _source(flight, holds), None

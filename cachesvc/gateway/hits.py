@@ -20,7 +20,7 @@ from functools import lru_cache
 import structlog
 
 from cachesvc.answer import Answer
-from cachesvc.core.errors import CacheError
+from cachesvc.core.errors import InvalidKey
 from cachesvc.core.types import ByteRange, ObjectName, ObjectVersion
 from cachesvc.gateway.auth import Guard
 from cachesvc.gateway.errors import S3Error
@@ -72,7 +72,7 @@ class Hits:
         """The answer, for the taker to close its body; None: ask the common way."""
         try:
             return self._find(request)
-        except (S3Error, CacheError, UnicodeEncodeError):
+        except (S3Error, InvalidKey, UnicodeEncodeError):
             return None  # which is made again, and told, on the common way
         except Exception:
             log.exception("a hit could not be looked up", target=request.target)

@@ -23,7 +23,7 @@ from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks, rpc
 from cachesvc_client.config import ClientConfig
 from cachesvc_client.drive import Crew, run
-from cachesvc_client.effects import Ask, AskOrigin, Effect, Forget, Steps, Together
+from cachesvc_client.effects import Ask, AskOrigin, Effect, Forget, Reply, Steps, Together
 from cachesvc_client.fallback import Fallback
 from cachesvc_client.hello import Welcome
 from cachesvc_client.lane import Lane
@@ -94,9 +94,11 @@ class Engine:
     ) -> int | None:
         """Fill the view with the bytes from `start` on, if they are few, and of a version that is
         known, by asking the first owner of their block at once: what a hot read comes to, without
-        the steps that lead there. Returns how many there were; None: they are to be read as ever.
+        the steps that lead there. Returns how many bytes there were; None: they are to be read as
+        ever.
+
+        Raises: what Script.read raises.
         """
-        self._check_open()
         router, end = self.router, start + len(view)
         version = pinned or self.script.versions.get(name)
         if version is None or not version.cacheable or end > version.size_bytes:
@@ -105,12 +107,12 @@ class Engine:
         index = start // block_bytes
         if not 0 < len(view) <= SMALL_BODY_BYTES or start < 0 or end > (index + 1) * block_bytes:
             return None
-        member = router.sole_choice(name, index)
+        member = router.first_owner(name, index)
         if member is None:
             return None
         request, asked_s = ReadRequest(name, ((start, end),), version), time.monotonic()
         try:
-            reply = self._transport.ask(member, request, Place(start, view), router.epoch)
+            reply: Reply = self._perform(Ask(member, request, Place(start, view)), tally)
         except NodeUnavailable as error:
             router.failed(member, str(error), time.monotonic() - asked_s)
             return None
@@ -119,8 +121,6 @@ class Engine:
             steps = self.script.read(name, [(start, end)], room, pinned)
             read = run(steps, _told(request, error, partial(self._perform, tally=tally)))
             return clamp(name, start, end, read.size_bytes).length_bytes
-        for source, count_bytes in reply.sources.items():
-            self._count(source.name.lower(), count_bytes, tally)
         if reply.epoch not in (0, router.epoch):
             with suppress(CacheError):  # the read itself is over, and went well
                 self._meeting.refresh(member)

@@ -92,8 +92,8 @@ class Router:
         """The first owner_tries owners of a block, down or not."""
         return self._ring.owners(name, block_index, self.owner_tries)
 
-    def sole_choice(self, name: ObjectName, block_index: int) -> Member | None:
-        """The first owner of a block; None if there is none, or any node is down."""
+    def first_owner(self, name: ObjectName, block_index: int) -> Member | None:
+        """The first owner of a block; None if there is none, or any node is ejected."""
         return None if self._ejections else self._ring.owner(name, block_index)
 
     def candidates(self, name: ObjectName, block_index: int) -> list[Member]:

@@ -54,12 +54,24 @@ def joined(wanted: Iterable[Span], gap_bytes: int = 0) -> list[Span]:
     return found
 
 
-class Place:
+class _Delivered:
+    """A target to which all bytes are delivered: no file is shown in place."""
+
+    __slots__ = ()
+
+    in_place = False
+
+    def settled(self, *_where: int) -> None:
+        return None
+
+    def lay(self, *_where: int) -> None:
+        return None
+
+
+class Place(_Delivered):
     """The target of a read of one span, within an object of which the version is known."""
 
     __slots__ = ("_start", "_view")
-
-    in_place = False
 
     def __init__(self, start: int, view: memoryview) -> None:
         self._start = start
@@ -75,20 +87,12 @@ class Place:
             raise ProtocolError(f"bytes [{start}, {start + length_bytes}) were not asked for")
         return self._view[first : first + length_bytes]
 
-    def settled(self, *_where: int) -> None:
-        return None
 
-    def lay(self, *_where: int) -> None:
-        return None
-
-
-class Room:
+class Room(_Delivered):
     """The target of a read of disjoint, sorted spans.
 
     into: the caller's buffer, for exactly one span that fits into it; None makes new bytes.
     """
-
-    in_place = False
 
     def __init__(self, wanted: Sequence[Span], into: memoryview | None = None) -> None:
         self._spans = wanted
@@ -124,12 +128,6 @@ class Room:
             if len(view) == length_bytes:
                 return view
         raise ProtocolError(f"bytes [{start}, {start + length_bytes}) were not asked for")
-
-    def settled(self, *_where: int) -> None:
-        return None
-
-    def lay(self, *_where: int) -> None:
-        return None
 
     def result(self, start: int, end: int) -> bytes:
         """Bytes `[start, end)`, within one span and the object, once the read is over."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -80,17 +82,24 @@ class _Stopping(MemoryOrigin):
         raise OriginError(f"{name}: cut")
 
 
+@asynccontextmanager
+async def _fill(origin: MemoryOrigin) -> AsyncIterator[Flight]:
+    """A fill of a whole block under way, held until the end."""
+    async with open_rig(origin=origin) as rig:
+        block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
+        hold = rig.coalescer.join(block, block.all_pages)
+        yield hold.flights[0]
+        hold.close()
+
+
 def test_readers_hear_of_what_has_landed_while_the_origin_stands_still() -> None:
     async def body() -> None:
         origin = _Stopping(page_count=7)
-        async with open_rig(origin=origin) as rig:
-            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
-            hold = rig.coalescer.join(block, block.all_pages)
-            await asyncio.wait_for(hold.flights[0].wait(6), PATIENCE_S)
+        async with _fill(origin) as flight:
+            await asyncio.wait_for(flight.wait(6), PATIENCE_S)
             origin.break_off.set()
             with pytest.raises(OriginError, match="cut"):
-                await hold.flights[0].wait(7)
-            hold.close()
+                await flight.wait(7)
 
     run(body)
 
@@ -99,29 +108,21 @@ def test_what_had_landed_when_a_fill_broke_off_is_served() -> None:
     async def body() -> None:
         origin = _Stopping(page_count=3)
         origin.break_off.set()
-        async with open_rig(origin=origin) as rig:
-            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
-            hold = rig.coalescer.join(block, block.all_pages)
-            await hold.flights[0].wait(2)
-            assert hold.flights[0].landed_pages == 3
+        async with _fill(origin) as flight:
+            await flight.wait(2)
+            assert flight.landed_pages == 3
             with pytest.raises(OriginError, match="cut"):
-                await hold.flights[0].wait(3)
-            hold.close()
+                await flight.wait(3)
 
     run(body)
 
 
 def test_who_wants_more_pages_goes_on_with_those_that_are_here() -> None:
     async def body() -> None:
-        origin = _Stopping(page_count=3)
-        async with open_rig(origin=origin) as rig:
-            block = blocks_of(origin.put(NAME, pattern(GEOMETRY.block_bytes)))[0]
-            hold = rig.coalescer.join(block, block.all_pages)
-            flight = hold.flights[0]
+        async with _fill(_Stopping(page_count=3)) as flight:
             await asyncio.wait_for(flight.wait(0, 7), PATIENCE_S)
             assert flight.landed_pages == 3
             assert not flight.done
-            hold.close()
 
     run(body)
 
