@@ -232,13 +232,21 @@ def test_no_more_than_the_bound_is_under_way() -> None:
         async with open_rig(readahead_bytes=3 * BLOCK) as rig:
             put(rig)
             most = 0
+            opened = asyncio.Event()
 
-            def before(*_: object) -> None:
+            async def held(wanted: ByteRange | None) -> Fault | None:
                 nonlocal most
                 most = max(most, rig.reader.readahead.under_way_bytes)
+                if wanted is not None and wanted.start >= 8 * BLOCK:
+                    await opened.wait()
+                return None
 
-            rig.origin.before = before
-            for index in range(25):
+            rig.origin.before = lambda _op, _name, wanted: held(wanted)
+            for index in range(8):
+                await read(rig, index)
+            await soon(lambda: rig.coalescer.flight_count == 3, "three blocks are under way")
+            opened.set()
+            for index in range(8, 25):
                 await rig.read((index * BLOCK, (index + 1) * BLOCK))
             assert most == 3 * BLOCK
             assert await settled(rig) == list(range(25))
