@@ -29,15 +29,13 @@ class Kept(Generic[K, V]):
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._values: OrderedDict[K, V] = OrderedDict()
+        # what is kept under a key, or None. Who uses it sets its `used`.
+        self.get: Callable[[K], V | None] = self._values.get
         self._lock = Lock()
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def get(self, key: K) -> V | None:
-        """What is kept. Who uses it sets its `used`."""
-        return self._values.get(key)
 
     def keep(self, key: K, value: V) -> None:
         """In place of what was kept under the key."""

@@ -258,7 +258,7 @@ class LaneServer:
         connection.busy = False
         if self._draining:
             connection.thread.post(connection.thread.close_idle)
-        elif not connection.decoder.empty:
+        elif connection.decoder.held:
             connection.thread.post(lambda: connection.thread.advance(connection))
 
     def _hop(self, connection: Connection, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -110,7 +110,7 @@ class Connection:
     @property
     def at_rest(self) -> bool:
         """Greeted, and nothing is on its way in either direction."""
-        return self.greeted and not self.busy and not self.outgoing and self.decoder.empty
+        return self.greeted and not self.busy and not self.outgoing and not self.decoder.held
 
 
 class LaneThread(Thread):
@@ -313,7 +313,7 @@ class LaneThread(Thread):
         if connection.closing:
             return
         mask = select.EPOLLOUT if connection.outgoing else 0
-        if connection.decoder.held_bytes < MAX_UNREAD_BYTES:
+        if len(connection.decoder.held) < MAX_UNREAD_BYTES:
             mask |= select.EPOLLIN
         if mask != connection.mask:
             connection.mask = mask

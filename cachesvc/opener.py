@@ -70,15 +70,12 @@ class Opener:
                 return opened.trailer.present
             return None if stock.recovering or stock.home(block_id) is not None else 0
 
-    def open_file(self, block_id: bytes) -> BlockFile | None:
-        """The file that is open for the block."""
-        opened = self._open_blocks.get(block_id)
-        return None if opened is None else opened.file
-
     def pin_same(self, block_id: bytes, file: BlockFile) -> Pin | None:
         """A pin on the file that is open for the block, if it is this one."""
         with self._stock.lock:
-            return self._pin_open(block_id, hit=True) if self.open_file(block_id) is file else None
+            opened = self._open_blocks.get(block_id)
+            same = opened is not None and opened.file is file
+            return self._pin_open(block_id, hit=True) if same else None
 
     def touch(self, block_id: bytes) -> None:
         """Tell the eviction policy of a hit on a block, if its file is open."""

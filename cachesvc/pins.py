@@ -15,7 +15,7 @@ Rules
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 from cachesvc.core.format import Trailer, checksum
@@ -106,6 +106,9 @@ class OpenBlocks:
         self.max_idle_count = max_idle_count
         self._lock = lock
         self._by_id: dict[bytes, OpenBlock] = {}
+        # What is open for a block, or None: in one step, so that who only looks needs no lock. Who
+        # reads the file without a pin may find it closed, and checks what he reads.
+        self.get: Callable[[bytes], OpenBlock | None] = self._by_id.get
         self._idle: OrderedDict[bytes, OpenBlock] = OrderedDict()
         self._marks = [0] * _MARKS
 
@@ -122,9 +125,6 @@ class OpenBlocks:
         return sum(opened.refs for opened in list(self._by_id.values()))
 
     # -- under the lock
-
-    def get(self, block_id: bytes) -> OpenBlock | None:
-        return self._by_id.get(block_id)
 
     def mark(self, block_id: bytes) -> int:
         """Another number whenever the block's file was made, opened, extended or given up. Blocks

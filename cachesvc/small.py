@@ -110,7 +110,9 @@ class SmallReads:
     ) -> None:
         self._store = store
         self._geometry = geometry
+        self._block_bytes, self._page_bytes = geometry.block_bytes, geometry.page_bytes
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
+        self._opened, self._sums_of = store.open_blocks.get, store.part_sums.of
         self._checked_page = checked_page
         self._hit = hit
         self._max_known_bytes = max_known_bytes
@@ -137,14 +139,21 @@ class SmallReads:
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
         kept = self._kept.get(request)
-        if (
-            kept is not None
-            and kept.epoch == epoch
-            and self._store.open_file(kept.block.id) is kept.file
-        ):
-            return kept
+        if kept is not None and kept.epoch == epoch:
+            opened = self._opened(kept.block.id)
+            if opened is not None and opened.file is kept.file:
+                return kept
         wanted = lone.split_read(request)
-        return None if wanted is None else self._made(request, *wanted, epoch)
+        if wanted is None:
+            return None
+        identity, start, end = wanted
+        found = self._found((identity, start // self._block_bytes), start, end, wait=True)
+        if found is None:
+            return None
+        known, (body, digest, file) = found
+        frame = lone.answer(known.beginning, start, digest, body, epoch)
+        first = start - known.start
+        return SmallAnswer(request, frame, known.block, first, first + end - start, file, epoch)
 
     def sent(self, answer: SmallAnswer) -> None:
         """It was a hit, and nobody waits for it any more: it will be told, with others, to whoever
@@ -176,7 +185,7 @@ class SmallReads:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
         himself; None: they lie in more than one page, or a disk would have to be waited for.
         """
-        found = self._found((version, start // self._geometry.block_bytes), start, end, wait=False)
+        found = self._found((version, start // self._block_bytes), start, end, wait=False)
         if found is None:
             return None
         known, (body, _, _) = found
@@ -192,23 +201,9 @@ class SmallReads:
         self._kept.drop_if(lambda kept: kept.block.id in block_ids)
         self._store.part_sums.forget(block_ids)
 
-    def _made(
-        self, request: bytes, identity: bytes, start: int, end: int, epoch: int
-    ) -> SmallAnswer | None:
-        key = identity, start // self._geometry.block_bytes
-        found = self._found(key, start, end, wait=True)
-        if found is None:
-            return None
-        known, (body, digest, file) = found
-        length = end - start
-        before, after = lone.answer_around(known.beginning, start, length, CHECKSUM_BYTES, epoch)
-        frame = b"".join((before, digest, after, body))
-        first = start - known.start
-        return SmallAnswer(request, frame, known.block, first, first + length, file, epoch)
-
     def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
         """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
-        page_bytes = self._geometry.page_bytes
+        page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
         known = self._known.get(key)
@@ -217,25 +212,23 @@ class SmallReads:
             return None
         start -= one.start
         end -= one.start
-        file = self._store.open_file(one.id)
-        sums = self._store.part_sums.of(one.id, start // page_bytes)
-        found = None
-        if file is not None and sums is not None and end - start <= SMALL_BODY_BYTES:
-            found = self._of_parts(one, file, sums, start, end, wait=wait)
-        found = found or self._of_page(one, start, end, wait=wait)
+        found = self._of_parts(one, start, end, wait) or self._of_page(one, start, end, wait)
         if found is None:
             return None
         if known is None:
             self._know(key, one)
         return one, found
 
-    def _of_parts(
-        self, known: _Known, file: BlockFile, sums: bytes, start: int, end: int, *, wait: bool
-    ) -> _Body | None:
-        """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone. sums:
-        those of their page's parts.
+    def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
+        """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
+        it is not known what they must be, or they are not that.
         """
-        page_bytes, part_bytes = self._geometry.page_bytes, self._part_bytes
+        page_bytes, part_bytes = self._page_bytes, self._part_bytes
+        opened = self._opened(known.id)
+        sums = self._sums_of(known.id, start // page_bytes)
+        if opened is None or sums is None or end - start > SMALL_BODY_BYTES:
+            return None
+        file = opened.file
         page_start = start - start % page_bytes
         first = (start - page_start) // part_bytes
         read_start = page_start + first * part_bytes
@@ -254,11 +247,11 @@ class SmallReads:
         body = data[start - read_start : end - read_start]
         return body, checksum(body), file
 
-    def _of_page(self, known: _Known, start: int, end: int, *, wait: bool) -> _Body | None:
+    def _of_page(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes of a block, the page that they lie in read and checked as a whole; None: the page
         is not here, or not right.
         """
-        page, first = divmod(start, self._geometry.page_bytes)
+        page, first = divmod(start, self._page_bytes)
         if not wait and self._store.at_hand(known.block) is None:
             return None
         pin = self._store.hold(known.block)

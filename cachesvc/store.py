@@ -94,12 +94,6 @@ class Store:
         """
         return self._opener.pin_same(block_id, file)
 
-    def open_file(self, block_id: bytes) -> BlockFile | None:
-        """The file that is open for the block, if one is. Who reads it without a pin may find it
-        closed, and checks what it reads. Takes no lock.
-        """
-        return self._opener.open_file(block_id)
-
     def touch(self, block_id: bytes) -> None:
         """Tell the eviction policy of a hit on a block, if its file is open."""
         self._opener.touch(block_id)

@@ -84,23 +84,15 @@ def parse_prefix(raw: bytes | bytearray | memoryview) -> Prefix:
 
 
 class RequestDecoder:
-    """The server's side: bytes in, requests out. Holds one frame and what was read beyond it."""
+    """The server's side: bytes in, requests out. held: what was fed and not yet given out, at most
+    one frame and what was read beyond it.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self.held = bytearray()
 
     def feed(self, data: bytes) -> None:
-        self._buffer += data
-
-    @property
-    def held_bytes(self) -> int:
-        """What was fed and not yet given out."""
-        return len(self._buffer)
-
-    @property
-    def empty(self) -> bool:
-        """Whether the connection stands between two frames."""
-        return not self._buffer
+        self.held += data
 
     def next(self) -> tuple[Kind, bytes] | None:
         """The next whole frame's kind and header, or None until more is fed.
@@ -108,16 +100,16 @@ class RequestDecoder:
         Raises:
             ProtocolError: what was fed is no request.
         """
-        if len(self._buffer) < PREFIX_BYTES:
-            if self._buffer and not _MAGIC.startswith(bytes(self._buffer[:2])):
-                raise ProtocolError(f"the other end speaks something else: {bytes(self._buffer)!r}")
+        if len(self.held) < PREFIX_BYTES:
+            if self.held and not _MAGIC.startswith(bytes(self.held[:2])):
+                raise ProtocolError(f"the other end speaks something else: {bytes(self.held)!r}")
             return None
-        prefix = parse_prefix(self._buffer)
+        prefix = parse_prefix(self.held)
         if prefix.body_bytes:
             raise ProtocolError(f"a {prefix.kind.name} frame with a body: requests have none")
         end = PREFIX_BYTES + prefix.header_bytes
-        if len(self._buffer) < end:
+        if len(self.held) < end:
             return None
-        header = bytes(self._buffer[PREFIX_BYTES:end])
-        del self._buffer[:end]
+        header = bytes(self.held[PREFIX_BYTES:end])
+        del self.held[:end]
         return prefix.kind, header

@@ -64,11 +64,21 @@ def pack_read(identity: bytes, start: int, end: int, epoch: int) -> bytes:
 
 def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     """Identity, start and end of a request's whole frame. None: it is of another shape."""
-    length = len(frame) - PREFIX_BYTES
-    if length < 8 or not frame.startswith(_PREFIX.pack(_READ, length, 0)):
+    beyond = len(frame)
+    border = PREFIX_BYTES
+    if beyond < border + 8 or _PREFIX.unpack_from(frame) != (_READ, beyond - border, 0):
         return None
-    border = _field_end(frame, _field_end(frame, PREFIX_BYTES, 0x0A), 0x12)
-    rest = _rest(frame, border) if border else None
+    for tag in b"\x0a\x12":  # object and version, of up to two bytes' length
+        if border + 2 >= beyond or frame[border] != tag:
+            return None
+        low, high = frame[border + 1], frame[border + 2]
+        if low < 0x80:
+            border += 2 + low
+        elif high < 0x80:
+            border += 3 + (low & 0x7F | high << 7)
+        else:
+            return None
+    rest = _rest(frame, border)
     if rest is None or rest.end(2) != border + 2 + frame[border + 1]:
         return None
     start, end = rest.groups()
@@ -78,23 +88,13 @@ def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
 def _number(raw: bytes) -> int:
     """What a whole number in protobuf's wire form says; below 2**63 in nine bytes."""
     number = int.from_bytes(raw, "little")
-    if len(raw) <= 4:  # the seven bits of each byte, moved together
-        low = number & 0x7F | number >> 1 & 0x3F80
-        return low | number >> 2 & 0x1FC000 | number >> 3 & 0xFE00000
+    if number < 1 << 40:  # the seven bits of each byte, moved together
+        low = number & 0x7F | number >> 1 & 0x3F80 | number >> 2 & 0x1FC000
+        return low | number >> 3 & 0xFE00000 | number >> 4 & 0x7F0000000
     number = 0
     for byte in reversed(raw):
         number = number << 7 | byte & 0x7F
     return number
-
-
-def _field_end(frame: bytes, position: int, tag: int) -> int:
-    """Where a field of bytes that begins at `position` ends; 0 if it does not have that tag."""
-    if not position or position + 2 >= len(frame) or frame[position] != tag:
-        return 0
-    low, high = frame[position + 1], frame[position + 2]
-    if low < 0x80:
-        return position + 2 + low
-    return position + 3 + (low & 0x7F | high << 7) if high < 0x80 else 0
 
 
 def answer_start(version: ObjectVersion) -> bytes:
@@ -121,6 +121,13 @@ def answer_around(
         len(beginning), len(first), length_bytes, sums_bytes, epoch
     )
     return b"".join((prefix, beginning, opening, first, rest)), after
+
+
+def answer(beginning: bytes, start: int, digest: bytes, body: bytes, epoch: int) -> bytes:
+    """The whole frame of such an answer: a body, its checksum, and what stands around them."""
+    first = b"\x08" + pack_varint(start) if start else b""
+    prefix, opening, rest, after = _shape(len(beginning), len(first), len(body), len(digest), epoch)
+    return b"".join((prefix, beginning, opening, first, rest, digest, after, body))
 
 
 @lru_cache(_SHAPE_COUNT)

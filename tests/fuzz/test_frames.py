@@ -91,13 +91,13 @@ def test_random_bytes_raise_nothing_but_a_protocol_error(pieces: list[bytes]) ->
 
 def test_a_decoder_stands_between_two_frames_or_does_not() -> None:
     decoder = RequestDecoder()
-    assert decoder.empty
+    assert not decoder.held
     decoder.feed(encode(Kind.STAT, b"abc")[:-1])
     assert decoder.next() is None
-    assert not decoder.empty
+    assert decoder.held
     decoder.feed(b"c")
     assert decoder.next() == (Kind.STAT, b"abc")
-    assert decoder.empty
+    assert not decoder.held
 
 
 @given(st.binary(min_size=PREFIX_BYTES, max_size=64))

@@ -29,7 +29,7 @@ class Later:
 
         def answer() -> None:
             connection.busy = False
-            if not connection.decoder.empty:
+            if connection.decoder.held:
                 connection.thread.post(lambda: connection.thread.advance(connection))
             self.served.release()
 
