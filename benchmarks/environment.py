@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CLIENT_MODULES = ("grpc", "google.protobuf", "xxhash")
 PEERS = {
     "boto3": "boto3",
     "fsspec": "fsspec",

@@ -36,7 +36,7 @@ from cachesvc.lane_answer import (
 from cachesvc.lane_thread import STALL_S, Connection, Done, Item, LaneThread
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
-from cachesvc.passing import Files
+from cachesvc.passing import Files, Unopened
 from cachesvc.pins import Pin
 from cachesvc.reader import Reader
 from cachesvc.repeats import Repeats, repeat_of
@@ -72,11 +72,13 @@ class LaneServer:
     ) -> None:
         self._reader = reader
         self._repeats = Repeats(reader.store)
+        reader.distrusted = self._repeats.forget
         self._cluster = cluster
         self._loop = asyncio.get_running_loop()
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
         self._dealt_count = 0
         self._draining = False
+        self._passes = True  # block files, to clients of this host
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._waiting: dict[Connection, float] = {}
         self._ticker = self._loop.create_task(self._tell_pending())
@@ -167,7 +169,7 @@ class LaneServer:
         if self._draining:
             return False
         epoch = self._cluster.epoch
-        repeated = self._repeats.answer(request, connection.local, epoch)
+        repeated = self._repeats.answer(request, self._passes and connection.local, epoch)
         if repeated is not None:
             connection.busy = True
             self._send_hit(connection, repeated.items, repeated.close)
@@ -202,7 +204,11 @@ class LaneServer:
         )
 
     def broken(self, pin: Pin, error: OSError) -> None:
-        self._reader.broken(pin, error)
+        if not (isinstance(error, Unopened) and error.barred):
+            self._reader.broken(pin, error)
+        elif self._passes:
+            self._passes = False
+            log.warning("no block files are passed from now on: answers are bytes", why=str(error))
 
     def closed(self, connection: Connection) -> None:
         if not self._loop.is_closed():
@@ -219,9 +225,8 @@ class LaneServer:
     def _read(self, connection: Connection, header: bytes) -> None:
         try:
             message = codec.parse(cache_pb2.ReadRequest, header)
-            request = codec.unpack_read(message, passing=connection.local)
-            if request.verify:
-                self._repeats.forget(request.name)
+            passes = self._passes and connection.local
+            request = codec.unpack_read(message, passing=passes)
             answer = self._reader.hit(request)
         except CacheError as error:
             self.reply(connection, error_frame(error))
@@ -238,7 +243,7 @@ class LaneServer:
             raise
         self._send_hit(connection, items, answer.close)
         if repeat is not None:
-            self._repeats.keep(encode(Kind.READ, header), connection.local, repeat)
+            self._repeats.keep(encode(Kind.READ, header), passes, repeat)
 
     def _send_hit(
         self, connection: Connection, items: Sequence[Item], close: Callable[[], None]

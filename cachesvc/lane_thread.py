@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from typing import Protocol
 
 import structlog
@@ -58,9 +58,7 @@ class Handler(Protocol):
         """A whole request. CacheError: the connection is beyond use."""
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
-        """Answer what a greeted client sent, if it is one whole request of which the answer is
-        known; else False, and it is served.
-        """
+        """Answer what came, if it is one request whose answer is known; False: serve it."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         """Send the rest of such an answer, then be ready for the next request."""
@@ -122,6 +120,7 @@ class LaneThread(Thread):
         self._stall_s = stall_s
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waking = Lock()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._inbox: deque[Callable[[], None]] = deque()
         self._listeners: dict[int, socket.socket] = {}
@@ -140,8 +139,9 @@ class LaneThread(Thread):
     def post(self, work: Callable[[], None]) -> None:
         """Have `work` done by this thread, soon; by nobody, once it has been stopped."""
         self._inbox.append(work)
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it has ended
-            os.eventfd_write(self._wake_fd, 1)
+        with self._waking:  # so that no number is written to that is another file's by then
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     def stop(self) -> None:
         """Hang up on everybody and end. Returns when the thread is gone."""
@@ -176,8 +176,9 @@ class LaneThread(Thread):
                 log.exception("a lane thread stumbled between two turns")
             lately = bool(events) and self._handler.awaits_quiet()
         self._epoll.close()
-        wake_fd, self._wake_fd = self._wake_fd, -1  # late posts must not hit another file
-        os.close(wake_fd)
+        with self._waking:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
 
     def _ready(self, fd: int, mask: int) -> None:
         if fd == self._wake_fd:

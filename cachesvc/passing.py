@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from array import array
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from cachesvc.pins import Pin
 
 MAX_DESCRIPTOR_COUNT = 253  # the kernel's SCM_MAX_FD: in one message
+_BARRED = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM}
 
 
 @dataclass(slots=True)
@@ -31,11 +33,14 @@ class PassedPart:
 
 
 class Unopened(OSError):
-    """A pinned block file could not be opened once more. `pin`: which one."""
+    """A pinned block file could not be opened once more. `pin`: which one. barred: that says
+    nothing of its disk, but that this process may not, or has no /proc.
+    """
 
     def __init__(self, pin: Pin, error: OSError) -> None:
         super().__init__(error.errno, f"a block file cannot be passed: {error.strerror}")
         self.pin = pin
+        self.barred = error.errno in _BARRED
 
 
 class Files:

@@ -19,7 +19,7 @@ Rules
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -31,7 +31,7 @@ from cachesvc.core.blocks import BlockRef, Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
-from cachesvc.core.types import Geometry, ObjectVersion, Source, clamp
+from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, Source, clamp
 from cachesvc.flight import Flight, Hold
 from cachesvc.joining import Joiner
 from cachesvc.metrics import READ_RESULTS, Metrics
@@ -87,6 +87,8 @@ class Reader:
         self.readahead = Readahead(joiner, readahead_bytes, owns)
         self.small = SmallReads(store, geometry, self._checked_page, self._hit_small)
         metrics.before_a_look(self.small.settle)
+        # told of an object of which somebody was sent wrong bytes, and asks with `verify`
+        self.distrusted: Callable[[ObjectName], None] = lambda _name: None
         self._results = {result: metrics.requests.labels("read", result) for result in READ_RESULTS}
         self._stats = metrics.requests.labels("stat", "hit")
         self._stat_errors = metrics.requests.labels("stat", "error")
@@ -163,6 +165,7 @@ class Reader:
                 parts = self._cut(answer.version, request)
                 if request.verify:
                     self.small.forget(parts)
+                    self.distrusted(request.name)
                 answer.more = self._segments(answer.version, parts, way_of(request), probed)
             elif request.version is not None:
                 raise NotCacheable(f"{request.name}: no strong ETag; read it with a bypass")

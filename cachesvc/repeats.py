@@ -35,7 +35,7 @@ from cachesvc.store import Store
 MAX_KEPT_BYTES = 16 << 20  # of requests, frames and what it takes to keep them
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and frame
 _SLICE_BYTES = 512
-_Key = tuple[bytes, bool]  # the request, and whether it came from this host
+_Key = tuple[bytes, bool]  # the request, and whether block files are passed to its sender
 
 
 @dataclass(slots=True)
@@ -76,11 +76,11 @@ class Repeats:
     def kept_bytes(self) -> int:
         return self._kept.size_bytes
 
-    def answer(self, frame: bytes, local: bool, epoch: int) -> Repeated | None:
+    def answer(self, frame: bytes, passes: bool, epoch: int) -> Repeated | None:
         """The answer to the whole frame of a request, or None: it must go the common way. Waits
-        for no one. local: it came from this host. epoch: the node's present one.
+        for no one. passes: its sender may be passed files. epoch: the node's present one.
         """
-        kept = self._kept.get((frame, local))
+        kept = self._kept.get((frame, passes))
         if kept is None:
             return None
         pins: list[Pin] = []
@@ -93,7 +93,7 @@ class Repeats:
         if len(pins) < len(kept.parts):
             for pin in pins:
                 pin.close()
-            self._kept.drop((frame, local), kept)
+            self._kept.drop((frame, passes), kept)
             return None
         kept.used = True
         items: list[Item] = [kept.frame]
@@ -112,10 +112,10 @@ class Repeats:
             lambda kept: any(part.block.version.name == name for part, _ in kept.parts)
         )
 
-    def keep(self, frame: bytes, local: bool, repeat: Repeat) -> None:
+    def keep(self, frame: bytes, passes: bool, repeat: Repeat) -> None:
         """Remember how the request with this frame was answered."""
         repeat.size_bytes += len(frame)
-        self._kept.keep((frame, local), repeat)
+        self._kept.keep((frame, passes), repeat)
 
 
 def repeat_of(

@@ -247,10 +247,10 @@ class GrpcService:
     ) -> Iterator[bytes]:
         call = Call(self._loop, context)
         self._calls.add(call)
-        answer = None
+        answer = hit = None
         try:
             request = codec.unpack_read(message)
-            answer = self._reader.hit(request)
+            answer = hit = self._reader.hit(request)
             if answer is None:
                 answer = yield from self._patiently(call, self._reader.read(request))
             yield self._prefix(ReadHead((), answer.version, answer.fresh_for_s))
@@ -262,7 +262,9 @@ class GrpcService:
             _abort(context, error)
         finally:
             self._calls.discard(call)
-            if answer is not None:
+            if hit is not None:
+                hit.close()
+            elif answer is not None:
                 call.close(answer)
 
     def _bytes_of(

@@ -63,7 +63,7 @@ class Store:
 
     @property
     def open_blocks(self) -> OpenBlocks:
-        """The open table, to be counted."""
+        """The open table, to be counted, and looked into."""
         return self._stock.open_blocks
 
     @property

@@ -63,8 +63,7 @@ def lay(address: int, length_bytes: int, file: int, offset: int) -> None:
 
 def open_up(address: int, length_bytes: int) -> None:
     """Make room that can be written, empty but for the pages at both ends, which others share.
-
-    Raises: PermissionError where such a page is a file's.
+    Where such a page is a file's, what is written there is this process's alone.
     """
     end = address + length_bytes
     inner, beyond = -(-address // PAGE_BYTES) * PAGE_BYTES, end // PAGE_BYTES * PAGE_BYTES

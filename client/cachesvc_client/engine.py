@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from cachesvc.core.errors import CacheError, NodeUnavailable, Retry
 from cachesvc.core.request import SMALL_BODY_BYTES, ReadRequest
-from cachesvc.core.ring import MemberTable
+from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks, rpc
 from cachesvc_client.config import ClientConfig
@@ -119,7 +119,7 @@ class Engine:
         except CacheError as error:
             room = Room([(start, end)], view)
             steps = self.script.read(name, [(start, end)], room, pinned)
-            read = run(steps, _told(request, error, partial(self._perform, tally=tally)))
+            read = run(steps, _told(member, request, error, partial(self._perform, tally=tally)))
             return clamp(name, start, end, read.size_bytes).length_bytes
         if reply.epoch not in (0, router.epoch):
             with suppress(CacheError):  # the read itself is over, and went well
@@ -196,13 +196,13 @@ class Engine:
 
 
 def _told(
-    request: ReadRequest, error: CacheError, perform: Callable[[Effect], Any]
+    member: Member, request: ReadRequest, error: CacheError, perform: Callable[[Effect], Any]
 ) -> Callable[[Effect], Any]:
-    """A driver that has asked this request already: its first answer is the error that came."""
-    waiting = [error]
+    """A driver that has asked the member this already: its first answer is the error that came."""
+    waiting, asked = [error], (member, request)
 
     def performed(effect: Effect) -> Any:
-        if waiting and isinstance(effect, Ask) and effect.request == request:
+        if waiting and isinstance(effect, Ask) and (effect.member, effect.request) == asked:
             raise waiting.pop()
         return perform(effect)
 

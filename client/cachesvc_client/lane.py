@@ -2,6 +2,8 @@
 
 Rules
 - An idle connection is used again, last one first; whatever happens on it while idle, it is closed.
+  So is one to an address that no member has any more (`keep_to`), and one that said Hello where
+  others idle already.
 - A connection is kept only if it stands between two answers; after any other error it is closed.
 - An idle connection that turns out to be closed by the node, before a byte of the answer came, is
   replaced by a fresh one, once and for free: the node may have been restarted.
@@ -17,7 +19,7 @@ and whether they are right.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TypeVar
@@ -51,22 +53,40 @@ class Lane:
         self._idle: dict[str, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._local: dict[str, str] = {}  # unix:// endpoints by the id of the node behind them
+        self._current: frozenset[str] | None = None  # the addresses of members, once known
         self._lock = Lock()
         self._closed = False
 
     def hello(self, address: str) -> Welcome:
-        """What a node says of its cluster, over a fresh connection, which is kept.
+        """What a node says of its cluster, over a fresh connection.
 
         Raises: NodeUnavailable, ProtocolError, Unauthenticated.
         """
         connection = self._fresh(address)
         if connection.local:
             self._local[connection.welcome.node_id] = address
+        connection.clean = not self._idle.get(address)
         self._give(connection)
         return connection.welcome
 
-    def address_of(self, member: Member) -> str:
-        return self._local.get(member.node_id, member.lane_address)
+    def greet(self, member: Member) -> Welcome:
+        """The same of a member, by the way on which it is asked."""
+        local = self._local.get(member.node_id)
+        if local is not None:
+            try:
+                return self.hello(local)
+            except NotReached:
+                pass
+        return self.hello(member.lane_address)
+
+    def keep_to(self, members: Iterable[Member]) -> None:
+        """These are the cluster: what idles at other addresses, nobody will use."""
+        with self._lock:
+            self._current = frozenset(member.lane_address for member in members)
+            gone = [address for address in self._idle if not self._in_use(address)]
+            stale = [one for address in gone for one in self._idle.pop(address)]
+        for connection in stale:
+            connection.close()
 
     def passes(self, member: Member) -> bool:
         """Whether the member is behind a Unix socket of this host."""
@@ -305,11 +325,16 @@ class Lane:
         connection.close_files()
         with self._lock:
             self._busy.discard(connection)
-            kept = self._idle.setdefault(connection.address, [])
-            if connection.clean and not self._closed and len(kept) < self._config.max_idle_sockets:
-                kept.append(connection)
-                return
+            if connection.clean and not self._closed and self._in_use(connection.address):
+                kept = self._idle.setdefault(connection.address, [])
+                if len(kept) < self._config.max_idle_sockets:
+                    kept.append(connection)
+                    return
         connection.close()
+
+    def _in_use(self, address: str) -> bool:
+        """Whether requests may go there: sockets of this host stay, they are few."""
+        return self._current is None or address in self._current or is_local(address)
 
     def _drop_idle(self, address: str) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Protocol
@@ -26,7 +26,11 @@ class Greeter(Protocol):
     def hello(self, address: str) -> Welcome:
         """What a node says of its cluster. Raises NodeUnavailable, ProtocolError, ..."""
 
-    def address_of(self, member: Member) -> str: ...
+    def greet(self, member: Member) -> Welcome:
+        """What a member says of it."""
+
+    def keep_to(self, members: Iterable[Member]) -> None:
+        """These are the cluster: let go what was held for others."""
 
 
 class Meeting:
@@ -68,7 +72,7 @@ class Meeting:
             if self._too_soon() and self._router.known:
                 return
             if member is not None:
-                self._adopt(self._greeter.hello(self._greeter.address_of(member)))
+                self._adopt(self._greeter.greet(member))
             else:
                 self._ask_endpoints()
 
@@ -107,6 +111,7 @@ class Meeting:
     def _adopt(self, welcome: Welcome) -> None:
         self._checked(welcome)
         self._router.adopt(welcome.table, welcome.geometry, welcome.vnodes_per_weight)
+        self._greeter.keep_to(welcome.table.members)
         for member in welcome.table.members:
             if member.node_id == welcome.node_id:
                 self._router.succeeded(member)

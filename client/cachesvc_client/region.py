@@ -163,10 +163,6 @@ class Canvas:
             end = -(-end // PAGE_BYTES) * PAGE_BYTES
         try:
             addresses.open_up(address, end - address)
-        except PermissionError as error:
-            raise ProtocolError(
-                f"{self._name}: bytes at {start} came in pieces that do not end with pages"
-            ) from error
         except OSError as error:
             raise self._refused(error) from error
         return addresses.writable(address, length_bytes)

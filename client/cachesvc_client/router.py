@@ -41,9 +41,9 @@ class Router:
         vnodes_per_weight: int = DEFAULT_VNODES_PER_WEIGHT,
         *,
         clock: Callable[[], float],
-        owner_tries: int = 3,
-        eject_ms: int = 1000,
-        eject_max_ms: int = 30_000,
+        owner_tries: int,
+        eject_ms: int,
+        eject_max_ms: int,
     ) -> None:
         self.geometry = geometry
         self.owner_tries = owner_tries
@@ -93,8 +93,9 @@ class Router:
         return self._ring.owners(name, block_index, self.owner_tries)
 
     def first_owner(self, name: ObjectName, block_index: int) -> Member | None:
-        """The first owner of a block; None if there is none, or any node is ejected."""
-        return None if self._ejections else self._ring.owner(name, block_index)
+        """The first owner of a block; None if there is none, or it was not up lately."""
+        owner = self._ring.owner(name, block_index)
+        return None if owner is None or owner.node_id in self._ejections else owner
 
     def candidates(self, name: ObjectName, block_index: int) -> list[Member]:
         """The nodes to ask for a block, in order, at most owner_tries; none if all are down."""

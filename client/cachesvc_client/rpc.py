@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,8 +76,17 @@ class Rpc:
             if known is None:
                 channel.close()
 
-    def address_of(self, member: Member) -> str:
-        return member.grpc_address
+    def greet(self, member: Member) -> Welcome:
+        """The same of a member."""
+        return self.hello(member.grpc_address)
+
+    def keep_to(self, members: Iterable[Member]) -> None:
+        """These are the cluster: channels to other addresses close when their calls are over."""
+        current = {member.grpc_address for member in members}
+        with self._changed:
+            self._channels = {
+                address: kept for address, kept in self._channels.items() if address in current
+            }
 
     def passes(self, _: Member) -> bool:
         """gRPC passes no files."""

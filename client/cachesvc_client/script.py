@@ -18,7 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cachesvc.core.errors import NodeUnavailable, NotCacheable, ObjectChanged, RangeError
+from cachesvc.core.errors import (
+    CacheError,
+    NodeUnavailable,
+    NotCacheable,
+    ObjectChanged,
+    RangeError,
+)
 from cachesvc.core.request import MAX_RANGES, ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
@@ -90,6 +96,9 @@ class Script:
                 yield Forget(member, group)
         except NodeUnavailable as error:
             self.router.failed(member, str(error))
+            raise
+        except CacheError:
+            self.router.succeeded(member)
             raise
         self.router.succeeded(member)
 

@@ -21,7 +21,13 @@ class Clock:
 
 
 def router(clock: Clock, owner_tries: int = 3) -> Router:
-    return Router(TABLE, Geometry(), clock=clock, owner_tries=owner_tries)
+    return router_of(TABLE, clock, owner_tries)
+
+
+def router_of(table: MemberTable, clock: Clock, owner_tries: int = 3) -> Router:
+    return Router(
+        table, Geometry(), clock=clock, owner_tries=owner_tries, eject_ms=1000, eject_max_ms=30_000
+    )
 
 
 def test_candidates_are_the_owners_of_the_ring_in_order() -> None:
@@ -131,9 +137,24 @@ def test_another_table_is_adopted_and_ejections_hold_for_the_same_address_only()
 
 
 def test_an_empty_table_knows_nobody() -> None:
-    one = Router(MemberTable(), Geometry(), clock=Clock())
+    one = router_of(MemberTable(), Clock())
     assert not one.known
     assert one.candidates(NAME, 0) == []
     one.adopt(TABLE, Geometry(page_bytes=128 << 10))
     assert one.known
     assert one.geometry.page_bytes == 128 << 10
+
+
+def test_the_first_owner_is_named_while_it_is_up_whoever_else_is_down() -> None:
+    clock = Clock()
+    one, ring = router(clock), Ring(TABLE)
+    one.failed(MEMBERS[0])
+    clock.now_s += 60.0  # its time is over, and nobody has tried it
+    for block in range(50):
+        owner = ring.owner(NAME, block)
+        assert one.first_owner(NAME, block) == (None if owner == MEMBERS[0] else owner)
+    one.succeeded(MEMBERS[0])
+    assert [one.first_owner(NAME, block) for block in range(50)] == [
+        ring.owner(NAME, block) for block in range(50)
+    ]
+    assert router_of(MemberTable(), clock).first_owner(NAME, 0) is None

@@ -104,6 +104,20 @@ def test_who_refuses_a_small_read_is_asked_once(pair: Pair) -> None:
     assert client.sources() == {"disk": 3000}
 
 
+def test_the_error_of_who_was_asked_is_nobody_elses(pair: Pair) -> None:
+    """Another thread finds the first owner down while it refuses: the second one is asked."""
+    client = knowing_client(pair)
+
+    def refuses(session: Session, request: ReadRequest) -> None:
+        assert client._engine is not None
+        client._engine.router.failed(pair.first.member, "another thread's connection was cut")
+        refusal(Overloaded("full"))(session, request)
+
+    pair.first.behave = refuses
+    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert (len(pair.first.requests), len(pair.second.requests)) == (1, 1)
+
+
 def test_wrong_bytes_of_a_small_read_are_asked_for_again_checked(pair: Pair) -> None:
     def damaged(session: Session, request: ReadRequest) -> None:
         raw = bytearray(small_answer(session, request))

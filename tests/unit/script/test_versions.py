@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from cachesvc_client.drive import run
 from cachesvc_client.effects import Ask, Effect, Forget
 
-from cachesvc.core.errors import (
-    NodeUnavailable,
-    ObjectChanged,
-)
+from cachesvc.core.errors import AccessDenied, CacheError, NodeUnavailable, ObjectChanged
 from cachesvc.core.types import ObjectName
 from cachesvc.wire import codec
 from cachesvc.wire.frame import MAX_HEADER_BYTES
@@ -50,6 +49,22 @@ def test_of_what_was_written_every_node_is_told_that_can_be() -> None:
     assert "n1 forget" not in world.asked(), "it is known to be down"
     world.trouble, world.data, world.etag = lambda _effect: None, NEW, '"new"'
     assert world.read((0, 10)) == [NEW[:10]]
+
+
+def test_a_node_that_answers_with_an_error_that_it_was_told_is_up() -> None:
+    world = World(fresh_for_s=60)
+    owners = world.router.owners(NAME, 0)
+    world.router.failed(owners[0])
+    world.now_s += 2.0
+
+    def refuses(effect: Effect) -> None:
+        if isinstance(effect, Forget) and effect.member == owners[0]:
+            raise AccessDenied("not you")
+
+    world.trouble = refuses
+    with suppress(CacheError):
+        run(world.script.forget([NAME]), world.perform)
+    assert world.router.first_owner(NAME, 0) == owners[0]
 
 
 def test_an_answer_that_a_write_overtook_is_not_believed() -> None:

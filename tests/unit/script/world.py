@@ -71,7 +71,14 @@ class World:
     def __post_init__(self) -> None:
         config = ClientConfig(("h:1",), ask_max_bytes=2048, origin_part_bytes=1024, **self.settings)
         table = TABLE if self.known else MemberTable()
-        self.router = Router(table, GEOMETRY, clock=lambda: self.now_s)
+        self.router = Router(
+            table,
+            GEOMETRY,
+            clock=lambda: self.now_s,
+            owner_tries=config.owner_tries,
+            eject_ms=1000,
+            eject_max_ms=30_000,
+        )
         versions = VersionCache(config.version_cache_count, lambda: self.now_s)
         self.script = Script(self.router, versions, config, lambda: self.now_s)
 
