@@ -23,7 +23,7 @@ def main() -> None:
             raise
         sys.exit(
             "cachesvc: the program needs more than the thin client, which is all that is installed"
-            f" ({missing} is missing): pip install 'cachesvc[node]', or in a clone '.[node]'"
+            f" ({missing} is missing): pip install '.[node]' in a clone"
         )
 
 

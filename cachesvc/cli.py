@@ -177,13 +177,24 @@ def demo(
         fail(str(error), 2)
 
 
+class _Why(logging.Handler):
+    """Keeps the last warning: why the origin is read."""
+
+    said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = record.getMessage()
+
+
 @contextmanager
 def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iterator[CacheClient]:
     """A client; its errors end the program."""
     from cachesvc_client import CacheClient
     from cachesvc_client.engine import DIRECT
 
-    logging.getLogger("cachesvc_client").disabled = True  # what it says is said here
+    why = _Why()  # what it logs is said here
+    logging.getLogger("cachesvc_client").addHandler(why)
+    logging.getLogger("cachesvc_client").propagate = False
     try:
         origin_settings = {"endpoint_url": origin} if origin else None
         if not endpoint:
@@ -194,8 +205,7 @@ def _client(endpoint: str | None, origin: str | None, token: str | None) -> Iter
             yield client
             if DIRECT in client.sources():
                 print(
-                    "cachesvc: the nodes could not answer; this came from the origin itself"
-                    " (cachesvc status tells more)",
+                    why.said or "cachesvc: no node could answer; reading the origin itself",
                     file=sys.stderr,
                 )
     except InvalidKey as error:
@@ -327,7 +337,7 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
 
 @app.command()
 def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
-    """Which members answer, agree on the ring, and can read S3. Exit code 1 if one does not."""
+    """Which members answer, agree on the ring, and have credentials for S3; 1 if one does not."""
     with _client(endpoint, None, token) as client:
         try:
             nodes = [(one.node_id, one.lane_address) for one in client.ring().members]

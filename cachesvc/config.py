@@ -272,7 +272,10 @@ class SidecarConfig(HostConfig):
         if not self.ring:
             raise ValueError("ring: give the lane of a node at least (--ring HOST:PORT,...)")
         if self.lane in [part.strip() for part in self.ring.split(",")]:
-            raise ValueError(f"ring: {self.lane} is this sidecar itself: give the nodes' lanes")
+            raise ValueError(
+                f"ring: {self.lane} is the lane of this sidecar itself: give the lanes of nodes;"
+                " if a node on this host has that address, give the sidecar another (--lane)"
+            )
         return self
 
 

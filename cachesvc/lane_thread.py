@@ -37,7 +37,7 @@ from cachesvc.wire.frame import Kind, RequestDecoder
 MAX_UNREAD_BYTES = 256 << 10  # of requests that wait behind the one being answered
 STALL_S = 60.0  # a client that takes nothing for so long is hung up on
 HELLO_S = 5.0  # who has not said Hello by then is hung up on
-QUIET_S = 0.001  # after which there is time for what does not press
+QUIET_S = 0.02  # after which there is time for what does not press (decision 14)
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 64 << 10

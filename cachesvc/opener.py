@@ -13,6 +13,7 @@ is gone is forgotten.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 import structlog
 
@@ -77,13 +78,14 @@ class Opener:
             same = opened is not None and opened.file is file
             return self._pin_open(block_id, hit=True) if same else None
 
-    def touch(self, block_id: bytes) -> None:
-        """Tell the eviction policy of a hit on a block, if its file is open."""
+    def touch(self, block_ids: Iterable[bytes]) -> None:
+        """Tell the eviction policy of hits on blocks, of those whose files are open."""
         with self._stock.lock:
-            opened = self._open_blocks.get(block_id)
-            if opened is not None:
-                opened.device.touch(block_id)
-                self._open_blocks.used(block_id)
+            for block_id in block_ids:
+                opened = self._open_blocks.get(block_id)
+                if opened is not None:
+                    opened.device.touch(block_id)
+                    self._open_blocks.used(block_id)
 
     def _pin_open(self, block_id: bytes, hit: bool) -> Pin | None:
         """Under the lock: a pin on a file that is open already."""

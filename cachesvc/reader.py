@@ -19,7 +19,7 @@ Rules
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -353,10 +353,12 @@ class Reader:
         self.readahead.hit(parts)
         self._count("hit", sent)
 
-    def _hit_small(self, block: BlockRef, start: int, end: int) -> None:
+    def _hit_small(self, hits: Sequence[tuple[BlockRef, int, int]]) -> None:
         if self.readahead.running:
-            self.readahead.hit([Slice(block, start, end)])
-        self._count("hit", [(Source.DISK, end - start)])
+            for hit in hits:
+                self.readahead.hit([Slice(*hit)])
+        self._results["hit"].inc(len(hits))
+        self._bytes[Source.DISK].inc(sum(end - start for _, start, end in hits))
 
     def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
         self._results[result].inc()

@@ -27,7 +27,8 @@ Rules
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -48,11 +49,11 @@ from cachesvc.wire import lone
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
-MAX_UNTOLD = 64  # answers that were sent and are not counted yet
+MAX_UNTOLD = 16  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
 log = structlog.get_logger(__name__)
-Hit = Callable[[BlockRef, int, int], None]
+Hits = Callable[[Sequence[tuple[BlockRef, int, int]]], None]
 _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
 
@@ -95,8 +96,8 @@ class SmallReads:
     """The small reads of one node. Any thread may call.
 
     checked_page: a page of a pinned block, None if it fails its check, or, where one is not to
-    wait, if it is not in memory. hit: told of every answer:
-    the block, and from which of its bytes to which.
+    wait, if it is not in memory. hits: told of every answer: the block, and from which of its bytes
+    to which.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class SmallReads:
         store: Store,
         geometry: Geometry,
         checked_page: Callable[[Pin, int, bool], bytes | None],
-        hit: Hit,
+        hits: Hits,
         max_kept_bytes: int = MAX_KEPT_BYTES,
         max_known_bytes: int = MAX_KNOWN_BYTES,
     ) -> None:
@@ -114,7 +115,7 @@ class SmallReads:
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
         self._opened, self._sums_of = store.open_blocks.get, store.part_sums.of
         self._checked_page = checked_page
-        self._hit = hit
+        self._hits = hits
         self._max_known_bytes = max_known_bytes
         self._kept: Kept[bytes, SmallAnswer] = Kept(max_kept_bytes)
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
@@ -167,19 +168,24 @@ class SmallReads:
         """Tell of all that was sent: there is time, or somebody looks at what is counted."""
         with self._telling:  # who has waited for it finds told what was sent before
             while self._untold:
+                told = [self._untold.popleft() for _ in range(len(self._untold))]
                 try:
-                    self._tell(self._untold.popleft())
+                    self._tell(told)
                 except Exception:
                     log.exception("a small hit could not be counted")
+                    for one in told:  # so that the others are
+                        with suppress(Exception):
+                            self._tell([one])
 
-    def _tell(self, answer: SmallAnswer) -> None:
-        self._store.touch(answer.block.id)
-        self._hit(answer.block, answer.start, answer.end)
-        if answer.size_bytes:
-            answer.used = True
-        elif answer.end - answer.start <= SMALL_BODY_BYTES:
-            answer.size_bytes = len(answer.request) + len(answer.frame) + _ENTRY_BYTES
-            self._kept.keep(answer.request, answer)
+    def _tell(self, answers: list[SmallAnswer]) -> None:
+        self._store.touch([one.block.id for one in answers])
+        self._hits([(one.block, one.start, one.end) for one in answers])
+        for one in answers:
+            if one.size_bytes:
+                one.used = True
+            elif one.end - one.start <= SMALL_BODY_BYTES:
+                one.size_bytes = len(one.request) + len(one.frame) + _ENTRY_BYTES
+                self._kept.keep(one.request, one)
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
@@ -190,8 +196,8 @@ class SmallReads:
             return None
         known, (body, _, _) = found
         first = start - known.block.start
-        self._store.touch(known.id)
-        self._hit(known.block, first, first + len(body))
+        self._store.touch([known.id])
+        self._hits([(known.block, first, first + len(body))])
         return body
 
     def forget(self, wrong: list[Slice]) -> None:

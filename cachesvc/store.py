@@ -94,9 +94,9 @@ class Store:
         """
         return self._opener.pin_same(block_id, file)
 
-    def touch(self, block_id: bytes) -> None:
-        """Tell the eviction policy of a hit on a block, if its file is open."""
-        self._opener.touch(block_id)
+    def touch(self, block_ids: Iterable[bytes]) -> None:
+        """Tell the eviction policy of hits on blocks, of those whose files are open."""
+        self._opener.touch(block_ids)
 
     def present(self, block: BlockRef) -> int:
         """A look, of which nobody is told: the bitmap of the block's pages that are here. Opens

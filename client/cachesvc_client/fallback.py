@@ -45,7 +45,7 @@ from cachesvc_client.effects import AskOrigin, Reply, Target
 from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import same_version
 
-_NO_BOTOCORE = "direct reads of S3 need botocore: pip install 'cachesvc[s3]'"
+_NO_BOTOCORE = "direct reads of S3 need botocore: pip install '.[s3]' in a clone"
 _NO_CREDENTIALS = (
     "no AWS credentials were found: give origin={'aws_access_key_id': ...,"
     " 'aws_secret_access_key': ...}, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

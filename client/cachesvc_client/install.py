@@ -59,7 +59,7 @@ def install(
     wanted = _wanted(buckets, shadow, given | settings)
     doors = [open_door for name, open_door in DOORS.items() if find_spec(name)]
     if not doors:
-        raise ImportError("install needs botocore or fsspec: pip install 'cachesvc[s3]'")
+        raise ImportError("install needs botocore or fsspec: pip install '.[s3]' in a clone")
     _disarm()  # the environment has no say any more, whatever is imported from now on
     for open_door in doors:
         open_door(wanted)

@@ -20,9 +20,13 @@ URI = "s3://models/model.safetensors"
 @pytest.mark.parametrize(
     ("load", "missing", "advice"),
     [
-        (load_state_dict, "torch", r"pip install 'cachesvc\[torch\]', or .* open_safetensors"),
+        (load_state_dict, "torch", r"pip install '\.\[torch\]' in a clone, or .* open_safetensors"),
         (partial(open_safetensors, framework="torch"), "torch", "pip install"),
-        (open_safetensors, "numpy", r"pip install 'cachesvc\[tensors\]', or .* framework='torch'"),
+        (
+            open_safetensors,
+            "numpy",
+            r"pip install '\.\[tensors\]' in a clone, or .* framework='torch'",
+        ),
     ],
 )
 def test_the_error_names_the_library_and_what_to_do(

@@ -26,7 +26,7 @@ def test_the_program_without_its_libraries_says_what_to_install(
     assert isinstance(said, str)
     assert said.startswith("cachesvc: the program needs more than the thin client")
     assert f"({package} is missing)" in said
-    assert "pip install 'cachesvc[node]'" in said
+    assert "pip install '.[node]' in a clone" in said
     assert "\n" not in said
 
 

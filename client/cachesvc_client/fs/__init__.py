@@ -16,6 +16,6 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name != "fsspec":
         raise
-    raise ImportError("cachesvc:// needs fsspec: pip install 'cachesvc[fsspec]'") from _error
+    raise ImportError("cachesvc:// needs fsspec: pip install '.[fsspec]' in a clone") from _error
 
 __all__ = ["CacheFileSystem"]

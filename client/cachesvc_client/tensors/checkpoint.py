@@ -25,8 +25,8 @@ from cachesvc_client.tensors.staging import copies_to
 
 _INDEX = ".json"
 _HOW_TO_GET = {
-    "numpy": "pip install 'cachesvc[tensors]', or for torch's tensors give framework='torch'",
-    "torch": "pip install 'cachesvc[torch]', or have numpy's arrays of open_safetensors(uri)",
+    "numpy": "pip install '.[tensors]' in a clone, or for torch's tensors give framework='torch'",
+    "torch": "pip install '.[torch]' in a clone, or have numpy's arrays of open_safetensors(uri)",
 }
 
 

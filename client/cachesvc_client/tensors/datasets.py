@@ -20,7 +20,7 @@ try:
     import torch
     from torch.utils.data import Dataset, IterableDataset, get_worker_info
 except ImportError as _error:
-    raise ImportError("datasets need torch: pip install 'cachesvc[torch]'") from _error
+    raise ImportError("datasets need torch: pip install '.[torch]' in a clone") from _error
 
 Transform = Callable[[Any], Any]
 

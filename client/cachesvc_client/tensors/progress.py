@@ -33,7 +33,7 @@ def bar(what: str, total_bytes: int, wanted: bool | None) -> Iterator[Tell]:
     except ImportError as error:
         if wanted:
             raise ImportError(
-                "a progress bar needs rich: pip install 'cachesvc[tensors]'"
+                "a progress bar needs rich: pip install '.[tensors]' in a clone"
             ) from error
         yield _silent
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from cachesvc.core.blocks import BlockRef
@@ -272,12 +274,13 @@ def test_a_hit_that_cannot_be_counted_keeps_no_other_from_it(
             version = await fill(rig)
             table, told = rig.reader.small, list[int]()
 
-            def hit(_block: BlockRef, start: int, _end: int) -> None:
-                if start == 1:
+            def hits(found: Sequence[tuple[BlockRef, int, int]]) -> None:
+                starts = [start for _, start, _ in found]
+                if 1 in starts:
                     raise IndexError("a defect")
-                told.append(start)
+                told.extend(starts)
 
-            monkeypatch.setattr(table, "_hit", hit)
+            monkeypatch.setattr(table, "_hits", hits)
             for start in range(4):
                 answer = table.answer(request_of(version, (start, start + 1)), EPOCH)
                 assert answer is not None
