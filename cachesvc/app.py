@@ -159,6 +159,14 @@ def _open_store(
     config: HostConfig, disks: list[NvmeDisk], metrics: Metrics, exits: AsyncExitStack
 ) -> Store:
     open_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    share_bytes = config.capacity // len(disks)
+    for disk in disks:
+        disk_bytes = disk.space().total_bytes
+        if 0 < disk_bytes < share_bytes:
+            log.warning(
+                "capacity is more than the disk has: what fits is used, the rest never",
+                disk=disk.name, disk_bytes=disk_bytes, share_bytes=share_bytes,
+            )  # fmt: skip
     store = Store(
         disks,
         config.capacity,
