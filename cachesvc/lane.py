@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -50,6 +51,7 @@ THREADS = 4
 MAX_CONNECTION_COUNT = 10_000
 PENDING_INTERVAL_S = 0.5
 DRAIN_POLL_S = 0.02
+BARRED_S = 60.0  # a file could not be opened once more: until others are tried again
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +80,7 @@ class LaneServer:
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
         self._dealt_count = 0
         self._draining = False
-        self._passes = True  # block files, to clients of this host
+        self._barred_until = float("-inf")
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._waiting: dict[Connection, float] = {}
         self._ticker = self._loop.create_task(self._tell_pending())
@@ -89,6 +91,11 @@ class LaneServer:
     @property
     def connection_count(self) -> int:
         return sum(thread.connection_count for thread in self._threads)
+
+    @property
+    def _passes(self) -> bool:
+        """Whether clients of this host may be passed block files."""
+        return time.monotonic() >= self._barred_until
 
     def start(self, listener: socket.socket, door: Door | None = None) -> None:
         """Serve a bound and listening socket, and a Unix one; `stop_listening` closes them."""
@@ -169,7 +176,8 @@ class LaneServer:
         if self._draining:
             return False
         epoch = self._cluster.epoch
-        repeated = self._repeats.answer(request, self._passes and connection.local, epoch)
+        passes = connection.local and self._passes
+        repeated = self._repeats.answer(request, passes, epoch)
         if repeated is not None:
             connection.busy = True
             self._send_hit(connection, repeated.items, repeated.close)
@@ -207,8 +215,8 @@ class LaneServer:
         if not (isinstance(error, Unopened) and error.barred):
             self._reader.broken(pin, error)
         elif self._passes:
-            self._passes = False
-            log.warning("no block files are passed from now on: answers are bytes", why=str(error))
+            self._barred_until = time.monotonic() + BARRED_S
+            log.warning("no block files are passed for a while: answers are bytes", why=str(error))
 
     def closed(self, connection: Connection) -> None:
         if not self._loop.is_closed():
@@ -225,7 +233,7 @@ class LaneServer:
     def _read(self, connection: Connection, header: bytes) -> None:
         try:
             message = codec.parse(cache_pb2.ReadRequest, header)
-            passes = self._passes and connection.local
+            passes = connection.local and self._passes
             request = codec.unpack_read(message, passing=passes)
             answer = self._reader.hit(request)
         except CacheError as error:

@@ -10,7 +10,8 @@ Rules
 - An answer that the node cut short is CorruptAnswer and not NodeUnavailable: a node does that when
   a block file turns out to be damaged while it is sent, and then has mended it.
 - A member whose Unix socket is known is asked through it; while nobody accepts there, or somebody
-  else does, over TCP. Large answers then come as files, which are closed whatever comes of them.
+  else does, over TCP. Large answers then come as files, which are closed whatever comes of them;
+  where either end may open no more of them, or the node hangs up before a byte, as bytes.
 
 Story: `ask` takes a connection, sends, and feeds frames to a Receipt, which says where the bytes go
 and whether they are right.
@@ -22,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
@@ -42,6 +43,11 @@ from cachesvc_client.verified import Verified
 
 T = TypeVar("T")
 Using = Callable[[Connection | None], None]
+
+
+def _passable(request: ReadRequest | StatRequest) -> TypeGuard[ReadRequest]:
+    """Whether its answer may come as files."""
+    return isinstance(request, ReadRequest) and passed.worth(request)
 
 
 class Lane:
@@ -109,7 +115,9 @@ class Lane:
                 return self._ask(local, member, request, target, epoch, using)
             except NotReached:
                 pass  # it may have moved, and its member be up all the same
-            except ShortOfFiles:
+            except (HungUp, ShortOfFiles) as error:
+                if isinstance(error, HungUp) and not _passable(request):
+                    raise
                 return self._ask(local, member, request, target, epoch, using, passing=False)
         return self._ask(member.lane_address, member, request, target, epoch, using)
 
@@ -123,8 +131,7 @@ class Lane:
         using: Using,
         passing: bool = True,
     ) -> Reply:
-        local = passing and is_local(address)
-        if local and isinstance(request, ReadRequest) and passed.worth(request):
+        if passing and is_local(address) and _passable(request):
             copies = target is not None and not target.in_place
             request = replace(request, descriptors=True, landed_as_bytes=copies)
         reply = self._on_idle(

@@ -83,6 +83,6 @@ def test_without_credentials_the_error_says_how_to_give_them(
 
 def test_without_botocore_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore.session", None)
-    said = r"cannot be reached.*pip install 'cachesvc\[s3\]'"
+    said = r"cannot be reached.*pip install '\.\[s3\]'"
     with CacheClient("127.0.0.1:1") as client, pytest.raises(CacheError, match=said):
         client.read(URI)

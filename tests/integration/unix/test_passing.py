@@ -13,6 +13,8 @@ from cachesvc_client import CacheClient
 from cachesvc.core.format import checksum
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import Geometry, Source
+from cachesvc.passing import Unopened
+from cachesvc.pins import Pin
 from tests.integration.inprocess import GEOMETRY, InProcessNode, RawClient, running
 from tests.integration.lane.sample import DATA, END, RANGES, expected
 from tests.integration.unix.raw import UnixRaw
@@ -216,12 +218,11 @@ def test_a_file_that_cannot_be_opened_again_hangs_nobody(
     assert client.read(URI) == DATA
     with monkeypatch.context() as patch:
 
-        def short(*_: object) -> int:
-            raise OSError(24, os.strerror(24))
+        def short(pin: Pin) -> int:
+            raise Unopened(pin, OSError(24, os.strerror(24)))
 
-        patch.setattr("cachesvc.passing.os.open", short)
-        with pytest.raises(OSError, match="hung up"):
-            client.read(URI)
+        patch.setattr("cachesvc.passing._reopened", short)
+        assert client.read(URI) == DATA, "as bytes"
     assert node.count("device_healthy", device=str(node.directory)) == 1
 
 
