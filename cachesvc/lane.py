@@ -92,10 +92,9 @@ class LaneServer:
     def connection_count(self) -> int:
         return sum(thread.connection_count for thread in self._threads)
 
-    @property
-    def _passes(self) -> bool:
-        """Whether clients of this host may be passed block files."""
-        return time.monotonic() >= self._barred_until
+    def _passes(self, connection: Connection) -> bool:
+        """Whether its client may be passed block files."""
+        return connection.local and time.monotonic() >= self._barred_until
 
     def start(self, listener: socket.socket, door: Door | None = None) -> None:
         """Serve a bound and listening socket, and a Unix one; `stop_listening` closes them."""
@@ -176,8 +175,7 @@ class LaneServer:
         if self._draining:
             return False
         epoch = self._cluster.epoch
-        passes = connection.local and self._passes
-        repeated = self._repeats.answer(request, passes, epoch)
+        repeated = self._repeats.answer(request, self._passes(connection), epoch)
         if repeated is not None:
             connection.busy = True
             self._send_hit(connection, repeated.items, repeated.close)
@@ -214,7 +212,7 @@ class LaneServer:
     def broken(self, pin: Pin, error: OSError) -> None:
         if not (isinstance(error, Unopened) and error.barred):
             self._reader.broken(pin, error)
-        elif self._passes:
+        else:
             self._barred_until = time.monotonic() + BARRED_S
             log.warning("no block files are passed for a while: answers are bytes", why=str(error))
 
@@ -233,7 +231,7 @@ class LaneServer:
     def _read(self, connection: Connection, header: bytes) -> None:
         try:
             message = codec.parse(cache_pb2.ReadRequest, header)
-            passes = connection.local and self._passes
+            passes = self._passes(connection)
             request = codec.unpack_read(message, passing=passes)
             answer = self._reader.hit(request)
         except CacheError as error:

@@ -11,9 +11,6 @@ def pack_varint(number: int) -> bytes:
         return bytes((number,))
     if number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
-    if 0x200000 <= number < 0x10000000:  # where most ranges of large objects begin
-        second, third = number >> 7 & 0x7F | 0x80, number >> 14 & 0x7F | 0x80
-        return bytes((number & 0x7F | 0x80, second, third, number >> 21))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -115,8 +115,8 @@ class Lane:
                 return self._ask(local, member, request, target, epoch, using)
             except NotReached:
                 pass  # it may have moved, and its member be up all the same
-            except (HungUp, ShortOfFiles) as error:
-                if isinstance(error, HungUp) and not _passable(request):
+            except (HungUp, ShortOfFiles):
+                if not _passable(request):
                     raise
                 return self._ask(local, member, request, target, epoch, using, passing=False)
         return self._ask(member.lane_address, member, request, target, epoch, using)
