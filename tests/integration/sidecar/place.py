@@ -12,7 +12,7 @@ from cachesvc_client import CacheClient
 
 from cachesvc.devorigin import DevOrigin
 from cachesvc.devorigin.ports import free_ports
-from tests.integration.cluster import Cluster, SidecarProcess
+from tests.integration.cluster import Cluster, NodeProcess, SidecarProcess
 from tests.support import until
 
 BUCKET = "bucket"
@@ -46,11 +46,13 @@ class Place:
         return [one.operation for one in self.origin.requests]
 
 
-def spoil(directory: Path, content: bytes, offset: int) -> None:
-    """Change the byte at `offset` of the block with this content, once all of it is there."""
+def spoil(node: NodeProcess, content: bytes, offset: int) -> None:
+    """Change the byte at `offset` of the block with this content, once its fill is over: until then
+    it is answered from memory, whatever the file says.
+    """
 
     def spoiled() -> bool:
-        for path in (directory / "blocks").rglob("*.block"):
+        for path in (node.data / "blocks").rglob("*.block"):
             with path.open("r+b", buffering=0) as file:
                 if file.read(len(content)) == content:
                     file.seek(offset)
@@ -58,6 +60,7 @@ def spoil(directory: Path, content: bytes, offset: int) -> None:
                     return True
         return False
 
+    until(lambda: node.metric("flights") == 0, "the fill is over")
     until(spoiled, "the block is stored")
 
 

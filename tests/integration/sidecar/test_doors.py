@@ -100,7 +100,7 @@ def test_a_changed_byte_on_the_sidecars_disk_is_had_from_the_ring_again(place: P
     sidecar = place.sidecars[0]
     with place.client() as client:
         assert client.read(uri("spoiled")) == data
-        spoil(sidecar.data, data, 100_000)
+        spoil(sidecar, data, 100_000)
         place.origin.clear_log()
         assert client.read(uri("spoiled")) == data
     assert sidecar.metric("corrupt_blocks_total") == 1
