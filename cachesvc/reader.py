@@ -268,7 +268,7 @@ class Reader:
     ) -> AsyncGenerator[Segment, None]:
         holds: list[Hold] = []
         sent: list[tuple[Source, int]] = []
-        result = "error"
+        wanted_bytes = sum(part.length_bytes for part in parts)
         try:
             for part in parts:
                 holds.append(await self._join(part.block, part.pages, probed=probed))
@@ -281,16 +281,16 @@ class Reader:
                     sent.append((segment.source, segment.length_bytes))
                     yield segment
                 hold.close(served=True)
-            result = _result(sent)
         except ObjectChanged:
             self.versions.forget(version)
             raise
-        finally:
+        finally:  # who has all of his bytes may leave without coming back for the end
+            whole = sum(length_bytes for _, length_bytes in sent) == wanted_bytes
             for hold in holds:
-                hold.close()
-            if result == "error":
+                hold.close(served=whole)
+            if not whole:
                 self.readahead.left(version)
-            self._count(result, sent)
+            self._count(_result(sent) if whole else "error", sent)
 
     async def _slice(self, part: Slice, hold: Hold, way: Way) -> AsyncGenerator[Segment, None]:
         """Run by run: what is stored, then what has landed, waiting for what is under way."""

@@ -118,7 +118,8 @@ class SendThreads:
 class Outlet:
     """The socket of one answer, from when the head has been sent until `close`.
 
-    broken: told of a block file that cannot be read.
+    broken: told of a block file that cannot be read. reached: up to where in the object bytes have
+    left.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Outlet:
         self._broken = broken
         self._stall_s = stall_s
         theirs = transport.get_extra_info("socket")
+        self.reached = -1
         self._lent: _Lent | None = None
         self._socket = socket.socket(fileno=os.dup(theirs.fileno()))
         self._socket.setblocking(False)
@@ -183,6 +185,10 @@ class Outlet:
         """Send from `position` on; where it ended, and why before the segment's end. more: another
         segment follows at once.
         """
+        self.reached, stopped = self._push(segment, position, more=more)
+        return self.reached, stopped
+
+    def _push(self, segment: Segment, position: int, *, more: bool) -> _Turn:
         turn_end = position + TURN_BYTES
         part_start = segment.start
         for part in segment.parts:

@@ -35,7 +35,7 @@ from cachesvc.store import Store
 
 WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
 CHANGED_TRIES = 3
-
+WHOLE = "cachesvc.whole"  # of a request: the status of its answer, if all of that has left
 
 log = structlog.get_logger(__name__)
 
@@ -173,19 +173,21 @@ class Reading:
     async def _send(
         self, request: BaseRequest, head: Head, body: ByteRange, answer: Answer, first: Segment
     ) -> StreamResponse:
-        """The head, then everything behind it. Raises ConnectionError if that fails."""
+        """The head, then everything behind it. Raises ConnectionError if that fails; Overloaded
+        before anything is sent.
+        """
         response = StreamResponse(status=head.status, headers=head.fields)
         response.content_length = body.length_bytes
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
-        transport.set_write_buffer_limits(0)
-        writer = await response.prepare(request)
-        assert writer is not None
-        writer.send_headers()
-        while transport.get_write_buffer_size():
-            await writer.drain()
         with closing(self._sending.outlet(transport)) as outlet:
+            transport.set_write_buffer_limits(0)
+            writer = await response.prepare(request)
+            assert writer is not None
+            writer.send_headers()
+            while transport.get_write_buffer_size():
+                await writer.drain()
             try:
                 await self._sending.segment(outlet, head.version, first, first.start)
                 await self._sending.rest(outlet, head.version, answer)
@@ -195,6 +197,8 @@ class Reading:
             except CacheError as error:
                 log.warning("an answer was cut short", name=str(head.version.name), why=str(error))
                 raise ConnectionAbortedError(str(error)) from error
+            finally:  # who has all of it may have hung up before this is known here
+                request[WHOLE] = head.status if outlet.reached == body.end else 0
         return response
 
     async def _send_window(self, outlet: Outlet, version: ObjectVersion, window: ByteRange) -> None:

@@ -7,13 +7,14 @@ at most; the client gets the right bytes, or the connection ends.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, closing
 from functools import partial
 
 from cachesvc.answer import Answer, Segment, take
-from cachesvc.core.errors import InternalError
+from cachesvc.core.errors import InternalError, Overloaded
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.gateway.outlet import TURN_BYTES, Outlet, SendThreads
@@ -31,9 +32,18 @@ class Sending:
         self._threads = threads
 
     def outlet(self, transport: asyncio.Transport) -> Outlet:
-        """For one answer, to be closed behind it."""
+        """For one answer, to be closed behind it.
+
+        Raises: Overloaded, the node has no descriptor for it; ConnectionError, the client is gone.
+        """
         page_bytes = self._reader.geometry.page_bytes
-        return Outlet(transport, self._threads, page_bytes, self._reader.broken)
+        try:
+            return Outlet(transport, self._threads, page_bytes, self._reader.broken)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                why = "the node is short of descriptors: raise its limit (ulimit -n)"
+                raise Overloaded(f"{why}, or ask again later") from error
+            raise ConnectionResetError(f"the client is gone: {error}") from error
 
     def push(self, outlet: Outlet, segments: Sequence[Segment]) -> Future[tuple[int, int]]:
         """Have a thread send the segments, without waiting for a slow client: how many have left

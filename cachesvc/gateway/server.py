@@ -33,7 +33,7 @@ from cachesvc.gateway.errors import S3Error, not_implemented, of_cache_error, sl
 from cachesvc.gateway.hits import Hits
 from cachesvc.gateway.operation import Operation, Way, operation_of
 from cachesvc.gateway.passing import Passing
-from cachesvc.gateway.reading import Reading
+from cachesvc.gateway.reading import WHOLE, Reading
 from cachesvc.gateway.relay import Outgoing, Relay
 from cachesvc.gateway.sending import Sending
 from cachesvc.gateway.target import Target, parse_target
@@ -150,9 +150,9 @@ class Gateway:
             log.exception("a request broke", operation=operation)
             defect = S3Error(500, "InternalError", "a defect; the node's log has more")
             response = self._refusal(request, defect, request_id)
-        except asyncio.CancelledError:  # perhaps right behind the last byte
+        except asyncio.CancelledError:
             code = "sent" if request.writer.output_size else "gone"
-            self._count(operation, code)
+            self._count(operation, str(request.get(WHOLE) or code))
             raise
         self._count(operation, str(response.status))
         return response

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from cachesvc.devorigin import DevOrigin, Fault
-from tests.integration.gateway.gate import Gate, gateway_over
+from cachesvc.gateway.outlet import SendThreads
+from tests.integration.gateway.gate import GEOMETRY, Gate, gateway_over
 from tests.support import pattern, until
 
 
@@ -27,6 +33,33 @@ def test_a_request_whose_client_hangs_up_is_counted(tmp_path: Path) -> None:
             until(lambda: _count(gate) == 3, "it is counted")
             assert gate.count("s3_requests_total", op="GetObject", code="gone") == 1
             origin.stop()
+
+
+def test_who_hangs_up_with_the_last_byte_had_his_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was counted as `sent`, as if the client had left in mid-answer."""
+    run = SendThreads.run
+
+    async def late(threads: SendThreads, work: Callable[[], Any]) -> Any:
+        """The client hangs up before the loop hears that all has left."""
+        await run(threads, work)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(SendThreads, "run", late)
+    for name in ("origin", "node"):
+        (tmp_path / name).mkdir()
+    with DevOrigin(tmp_path / "origin") as origin:
+        data = pattern(GEOMETRY.block_bytes)
+        origin.put("bucket", "key", data)
+        with gateway_over(origin.url, tmp_path / "node") as gate:
+            read_to = GEOMETRY.block_bytes // 4  # what one segment of a cold read has
+            status, _, found = gate.ask(headers={"Range": f"bytes=0-{read_to - 1}"})
+            assert (status, found) == (206, data[:read_to])
+            until(lambda: gate.count("s3_requests_total", op="GetObject", code="206") == 1, "206")
+            assert gate.count("s3_requests_total", op="GetObject", code="sent") == 0
+            assert gate.count("requests_total", op="read", result="error") == 0
+        origin.stop()
 
 
 def _count(gate: Gate) -> float:
