@@ -30,7 +30,7 @@ PIECE_BYTES = 1 << 20  # less costs more in calls than it gains by being in the 
 _WORTH_BYTES = 64 << 10  # below, there is little to gain
 _SLOW_BYTES = range(1, 32)  # behind the source, within a page
 _APART_BYTES = PAGE_BYTES // 2  # of the buffer and the destination, and so of source and buffer
-_SLOWER = 1.5  # times, and the processor is one of those
+_SLOWER = 2.0  # times, and the processor is one of those
 _TRIES = 5
 
 _own = local()
@@ -69,14 +69,17 @@ def _slow_here() -> bool:
     file = os.memfd_create("cachesvc-bounce", os.MFD_CLOEXEC)
     try:
         os.pwrite(file, bytes(PIECE_BYTES), 0)
-        buffer = _memory()
-        slow_s, fast_s = (
-            min(_timed(file, buffer[offset : offset + PIECE_BYTES]) for _ in range(_TRIES))
-            for offset in (len(_SLOW_BYTES) // 2, _APART_BYTES)
-        )
+        buffer, slow_s, fast_s = _memory(), float("inf"), float("inf")
+        for _ in range(_TRIES):  # in turns, so that a busy moment is one for both
+            slow_s = min(slow_s, _timed(file, _piece_at(buffer, len(_SLOW_BYTES) // 2)))
+            fast_s = min(fast_s, _timed(file, _piece_at(buffer, _APART_BYTES)))
     finally:
         os.close(file)
     return slow_s > _SLOWER * fast_s
+
+
+def _piece_at(buffer: memoryview, offset: int) -> memoryview:
+    return buffer[offset : offset + PIECE_BYTES]
 
 
 def _timed(file: int, view: memoryview) -> float:
