@@ -39,10 +39,14 @@ class Bypass:
         result = "error"
         try:
             async for chunk in stream.chunks:
-                yield Segment(position, len(chunk), Source.BYPASS, parts=[memoryview(chunk)])
-                position += len(chunk)
+                start, position = position, position + len(chunk)
+                yield Segment(start, len(chunk), Source.BYPASS, parts=[memoryview(chunk)])
             if position != stream.wanted.end:
                 raise OriginError(f"{stream.version.name}: the origin sent a short answer")
             result = "bypass"
+        except GeneratorExit:  # who was handed all of it need not come back for the end
+            if position == stream.wanted.end:
+                result = "bypass"
+            raise
         finally:
             self._count(result, [(Source.BYPASS, position - stream.wanted.start)])

@@ -12,8 +12,9 @@ Rules
 - Only blocks that this node owns, never beyond the object, never what is here or under way already:
   a full scan costs the origin every byte once.
 - Readers come first: a block is brought only while the coalescer has flights to spare.
-- A reader that leaves before its answer is over, fails, or is silent for IDLE_S, takes along what
-  was brought for it and has not landed; so does a store that does not keep what was brought.
+- A reader that leaves before its last bytes are in hand, fails, or is silent for IDLE_S, takes
+  along what was brought for it and has not landed; so does a store that does not keep what was
+  brought.
 - Everything here runs on the event loop, except `hit`.
 """
 

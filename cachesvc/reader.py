@@ -284,7 +284,7 @@ class Reader:
         except ObjectChanged:
             self.versions.forget(version)
             raise
-        finally:  # who has all of his bytes may leave without coming back for the end
+        finally:  # who was handed all of his bytes need not come back for the end
             whole = sum(length_bytes for _, length_bytes in sent) == wanted_bytes
             for hold in holds:
                 hold.close(served=whole)

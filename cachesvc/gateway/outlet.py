@@ -1,10 +1,11 @@
 """The way out of one answer's body: onto the client's socket, by threads, past the event loop.
 
-Story: aiohttp has sent the head. From then on the body goes through a duplicate of the connection's
-descriptor: a thread reads up to CHUNK_BYTES of a block file into its own buffer, holds the pages to
-their checksums, and sends them, as far as the socket takes it; then the loop waits until the socket
-takes more. Pages that were found right a moment ago and are still in memory are sent by the kernel,
-straight from the file (vouched.py), all but the last of a file.
+Story: aiohttp sends the head. From then on the body goes through a duplicate of the connection's
+descriptor, which was made before, so that whoever gets a head gets a body: a thread reads up to
+CHUNK_BYTES of a block file into its own buffer, holds the pages to their checksums, and sends them,
+as far as the socket takes it; then the loop waits until the socket takes more. Pages that were
+found right a moment ago and are still in memory are sent by the kernel, straight from the file
+(vouched.py), all but the last of a file.
 
 Rules
 - HTTP clients check nothing, so no page of a file leaves that was not checked here.
@@ -116,7 +117,7 @@ class SendThreads:
 
 
 class Outlet:
-    """The socket of one answer, from when the head has been sent until `close`.
+    """The socket of one answer, from before its head is sent until `close`.
 
     broken: told of a block file that cannot be read. reached: up to where in the object bytes have
     left.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, RequestKey, Response, StreamResponse
 
 from cachesvc.answer import Answer, Segment, take
 from cachesvc.aside import on_a_thread
@@ -35,7 +35,7 @@ from cachesvc.store import Store
 
 WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
 CHANGED_TRIES = 3
-WHOLE = "cachesvc.whole"  # of a request: the status of its answer, if all of that has left
+WHOLE = RequestKey("WHOLE", int)  # the status of the answer, if all of that has left; else 0
 
 log = structlog.get_logger(__name__)
 

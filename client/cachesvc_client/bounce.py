@@ -65,7 +65,7 @@ def _memory() -> memoryview:
 
 @cache
 def _slow_here() -> bool:
-    """Try it: a file in memory, read in both ways; about a millisecond."""
+    """Try it: a file in memory, read in both ways; about two milliseconds."""
     file = os.memfd_create("cachesvc-bounce", os.MFD_CLOEXEC)
     try:
         os.pwrite(file, bytes(PIECE_BYTES), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,23 @@ def test_who_hangs_up_with_the_last_byte_had_his_answer(
             until(lambda: gate.count("s3_requests_total", op="GetObject", code="206") == 1, "206")
             assert gate.count("s3_requests_total", op="GetObject", code="sent") == 0
             assert gate.count("requests_total", op="read", result="error") == 0
+        origin.stop()
+
+
+def test_who_hangs_up_before_the_last_byte_had_not(tmp_path: Path) -> None:
+    for name in ("origin", "node"):
+        (tmp_path / name).mkdir()
+    with DevOrigin(tmp_path / "origin") as origin:
+        origin.put("bucket", "key", pattern(24 << 20))  # more than sockets hold
+        with gateway_over(origin.url, tmp_path / "node") as gate:
+            with socket.socket() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect(gate.address)
+                connection.sendall(b"GET /bucket/key HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            until(lambda: _count(gate) == 1, "it is counted")
+            assert gate.count("s3_requests_total", op="GetObject", code="sent") == 1
+            assert gate.count("requests_total", op="read", result="error") == 1
         origin.stop()
 
 

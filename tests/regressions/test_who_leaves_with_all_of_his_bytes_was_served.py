@@ -6,8 +6,19 @@ stopped. Found by a metric: of 180 complete reads by the gateway 40 to 60 were e
 from __future__ import annotations
 
 from cachesvc.answer import take
+from cachesvc.core.request import ReadRequest
 from cachesvc.origin.memory import MemoryOrigin
-from tests.support import GEOMETRY, NAME, blocks_of, open_rig, pattern, read_of, run, soon
+from tests.support import (
+    GEOMETRY,
+    NAME,
+    blocks_of,
+    open_rig,
+    pattern,
+    read_of,
+    run,
+    soon,
+    taken_bytes,
+)
 
 DATA = pattern(GEOMETRY.block_bytes)
 
@@ -32,6 +43,23 @@ def test_who_leaves_with_all_of_his_bytes_was_served() -> None:
             window = (1 << GEOMETRY.extent_min_bytes // GEOMETRY.page_bytes) - 1
             await soon(lambda: rig.store.at_hand(block) == window, "the rest has landed, too")
             assert len(rig.origin.gets) == 1
+
+    run(body)
+
+
+def test_so_was_he_of_an_uncached_read() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            rig.origin.put(NAME, DATA)
+            request = ReadRequest(NAME, ((0, 10),), bypass=True)
+            answer = await rig.reader.read(request)
+            segment = await take(answer)
+            assert segment is not None
+            assert taken_bytes(segment, GEOMETRY.page_bytes) == DATA[:10]
+            await answer.aclose()
+            assert rig.count("requests_total", op="read", result="bypass") == 1
+            assert rig.count("requests_total", op="read", result="error") == 0
+            assert rig.count("read_bytes_total", source="origin") == 10
 
     run(body)
 
