@@ -35,7 +35,7 @@ from cachesvc.store import Store
 
 WINDOW_BYTES = 128 << 20  # read at a time, all its blocks at once
 CHANGED_TRIES = 3
-WHOLE = RequestKey("WHOLE", int)  # the status of the answer, if all of that has left; else 0
+SENT_STATUS = RequestKey("SENT_STATUS", int)  # the answer's, once all of it has left; else 0
 
 log = structlog.get_logger(__name__)
 
@@ -198,7 +198,7 @@ class Reading:
                 log.warning("an answer was cut short", name=str(head.version.name), why=str(error))
                 raise ConnectionAbortedError(str(error)) from error
             finally:  # who has all of it may have hung up before this is known here
-                request[WHOLE] = head.status if outlet.reached == body.end else 0
+                request[SENT_STATUS] = head.status if outlet.reached == body.end else 0
         return response
 
     async def _send_window(self, outlet: Outlet, version: ObjectVersion, window: ByteRange) -> None:

@@ -33,7 +33,7 @@ from cachesvc.gateway.errors import S3Error, not_implemented, of_cache_error, sl
 from cachesvc.gateway.hits import Hits
 from cachesvc.gateway.operation import Operation, Way, operation_of
 from cachesvc.gateway.passing import Passing
-from cachesvc.gateway.reading import WHOLE, Reading
+from cachesvc.gateway.reading import SENT_STATUS, Reading
 from cachesvc.gateway.relay import Outgoing, Relay
 from cachesvc.gateway.sending import Sending
 from cachesvc.gateway.target import Target, parse_target
@@ -152,7 +152,7 @@ class Gateway:
             response = self._refusal(request, defect, request_id)
         except asyncio.CancelledError:
             code = "sent" if request.writer.output_size else "gone"
-            self._count(operation, str(request.get(WHOLE) or code))
+            self._count(operation, str(request.get(SENT_STATUS) or code))
             raise
         self._count(operation, str(response.status))
         return response
