@@ -63,6 +63,10 @@ class Device:
     def used_bytes(self) -> int:
         return self.index.stored_bytes + self.reserved_bytes + self.doomed_bytes
 
+    @property
+    def leaving_bytes(self) -> int:
+        return sum(self.leaving.values())
+
     def touch(self, block_id: bytes) -> None:
         """Tell the eviction policy of a hit, if the block is here."""
         slot = self.index.get(block_id)
@@ -73,8 +77,7 @@ class Device:
         """What our files may take on the disk at this moment: what is reserved may be written or
         not, and what leaves may be gone or not.
         """
-        leaving_bytes = sum(self.leaving.values())
-        kept_bytes = self.index.stored_bytes + self.doomed_bytes
+        kept_bytes, leaving_bytes = self.index.stored_bytes + self.doomed_bytes, self.leaving_bytes
         return Account(kept_bytes, self.used_bytes + leaving_bytes, leaving_bytes, self.freed_bytes)
 
     def look(self, space: Space, before: Account, now: float, short_bytes: int = 0) -> None:
@@ -133,18 +136,19 @@ class Device:
         return lost
 
     def make_room(
-        self, need_bytes: int, stays: Callable[[bytes], bool], now: float
+        self, need_bytes: int, besides_bytes: int, stays: Callable[[bytes], bool], now: float
     ) -> list[tuple[bytes, int]] | None:
         """Choose what must leave for `need_bytes` more: (id, bytes) pairs, already out of the
         index.
 
-        `stays` says of a block that it must not be chosen. None: it cannot fit, and nothing was
-        chosen in vain.
+        besides_bytes: what is taken besides `used_bytes`, for a while. `stays` says of a block that
+        it must not be chosen. None: it cannot fit, and nothing was chosen in vain.
         """
         if need_bytes + self.reserved_bytes + self.doomed_bytes > self.capacity_bytes:
             return None
         victims = []
-        while self.used_bytes + need_bytes > self.capacity_bytes and now >= self.vain_until:
+        goal_bytes = self.capacity_bytes - need_bytes - besides_bytes
+        while self.used_bytes > goal_bytes and now >= self.vain_until:
             slot = self.index.victim(lambda slot: stays(self.index.block_id(slot)))
             if slot is None:
                 break

@@ -9,8 +9,9 @@ Rules
 - One lock guards devices and open table and is never held over I/O: decide under it, then close and
   unlink. A block that is `leaving` is not written again before its file is gone.
 - Writers of one block follow one another: each holds the block's stripe, taken before the lock.
-  Readers take the lock alone, and look for no file that is being made. On one device one writer at
-  a time makes room.
+  Readers take the lock alone, and look for no file that is being made.
+- What leaves counts as taken until its file is gone. A writer whom that leaves without room evicts
+  more, or, where much leaves already (_MOST_LEAVING_PART), waits for it.
 - Whatever ends a write, its reservation is given back.
 - A device that fails is taken out of use and the node goes on; a full one uses what fits, and tries
   again later. Being short of descriptors or memory is not the device's fault.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Lock, RLock
+from threading import Condition, Lock
 
 import structlog
 
@@ -36,6 +37,7 @@ from cachesvc.pins import OpenBlock, OpenBlocks, Pin
 FULL_REST_S = 30.0  # how long a full device is left alone
 SPACE_INTERVAL_S = 0.5  # between two looks at what a device's file system has left
 _STRIPES = 256
+_MOST_LEAVING_PART = 64  # of a device may be leaving before a writer waits rather than evicts more
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -66,7 +68,7 @@ class Stock:
         self.metrics = metrics
         self._clock = clock
         self._stripes = [Lock() for _ in range(_STRIPES)]
-        self._rooms = {device: RLock() for device in self.devices}
+        self._gone = Condition(self.lock)  # files that were leaving
         self._made: set[bytes] = set()  # whose files are being made just now
         metrics.stored_bytes.set_function(lambda: self.stored_bytes)
         metrics.stored_blocks.set_function(lambda: self.stored_count)
@@ -132,32 +134,42 @@ class Stock:
                 self._made.discard(block_id)
 
     def reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
-        """Make room for bytes of the block, by evicting others; whether they fit."""
-        with self._rooms[device]:  # what leaves for one is gone before the next believes in it
-            if need_bytes:
-                self._look(device)
-            return self._reserve(device, block_id, need_bytes)
-
-    def _reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
+        """Make room for bytes of the block, by evicting others; whether they fit. Returns when what
+        left for them is gone.
+        """
+        if need_bytes:
+            self._look(device)
         with self.lock:
             if block_id in device.leaving:
                 return False
             now = self._clock()
             device.regrow(now)
-            victims = device.make_room(need_bytes, lambda other: self._stays(other, block_id), now)
+            leaving, leaving_bytes = set(device.leaving), device.leaving_bytes
+            much = leaving_bytes > device.capacity_bytes // _MOST_LEAVING_PART
+            victims = device.make_room(
+                need_bytes,
+                0 if much else leaving_bytes,
+                lambda other: self._stays(other, block_id),
+                now,
+            )
             if victims is None:
                 return False
             ids = [victim for victim, _ in victims]
             closing = self.open_blocks.detach(ids)
             device.leaving.update(victims)
-            fits = device.used_bytes + need_bytes <= device.capacity_bytes
+            room_bytes = device.capacity_bytes - device.used_bytes
+            fits = need_bytes <= room_bytes
             device.reserved_bytes += need_bytes if fits else 0
         try:
-            self.remove(device, ids, closing)
+            if victims:
+                self.metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
+                self.remove(device, ids, closing)
         except BaseException:
             self.release(device, need_bytes if fits else 0)
             raise
-        self.metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
+        if fits and need_bytes + leaving_bytes > room_bytes:
+            with self._gone:
+                self._gone.wait_for(lambda: leaving.isdisjoint(device.leaving))
         return fits
 
     def _look(self, device: Device, short_bytes: int = 0) -> Space | None:
@@ -257,9 +269,11 @@ class Stock:
 
     def remove(self, device: Device, block_ids: list[bytes], closing: list[BlockFile]) -> None:
         """Close files, and remove those of the blocks."""
-        for file in closing:
-            file.close()
-        self.unlink(device, block_ids)
+        try:
+            for file in closing:
+                file.close()
+        finally:
+            self.unlink(device, block_ids)
 
     def unlink(self, device: Device, block_ids: list[bytes]) -> None:
         """Remove the files; from now on the blocks may come again."""
@@ -273,6 +287,7 @@ class Stock:
             with self.lock:
                 for block_id in block_ids:
                     device.freed_bytes += device.leaving.pop(block_id, 0)
+                self._gone.notify_all()
 
     # -- failure
 
