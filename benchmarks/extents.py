@@ -124,6 +124,9 @@ class _Memory:
     def landed(self, count_bytes: int) -> None:
         """See `Sink.landed`."""
 
+    def broke_off(self) -> None:
+        """See `Sink.broke_off`."""
+
 
 async def _gets(url: str, rounds: int) -> dict[str, list[float]]:
     """GB/s by size of a GET and how many at a time."""

@@ -35,6 +35,9 @@ class _Memory:
     def landed(self, count_bytes: int) -> None:
         pass
 
+    def broke_off(self) -> None:
+        pass
+
     def from_peer(self) -> None:
         raise AssertionError("the object store is no peer")
 

@@ -61,7 +61,7 @@ class Coalescer:
         metrics: Metrics,
         hop: Hop,
         *,
-        max_gets: int = 32,
+        max_gets: int = 64,
         max_waiting_count: int = MAX_WAITING_COUNT,
         max_buffer_bytes: int = MAX_BUFFER_BYTES,
         write_bytes: int = WRITE_BYTES,

@@ -171,7 +171,7 @@ class HostConfig(BaseModel):
     """How long requests under way may take to end after SIGTERM."""
     origin_endpoint: Annotated[str, BeforeValidator(parse_url)] = ""
     """The S3 endpoint's URL. Empty: AWS. Credentials come by the usual AWS chain."""
-    origin_gets: int = Field(32, ge=1, le=_MAX_ORIGIN_GETS)
+    origin_gets: int = Field(64, ge=1, le=_MAX_ORIGIN_GETS)
     """GETs to the origin at a time."""
     eviction: str = Field("s3fifo", pattern="^(s3fifo|lru)$")
     """What leaves first: s3fifo or lru."""

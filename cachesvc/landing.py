@@ -4,8 +4,9 @@ Rules
 - One thread at a time drives it, the origin's fill thread, which need not be the loop's; it hops to
   the event loop by `hop` to tell the flight of its progress.
 - A page counts once it is whole and hashed, and its parts (core/parts.py) are, while the processor
-  has it in its cache; pages are stored in runs of `write_bytes`, because how a block file is
-  written decides how fast it maps.
+  has it in its cache.
+- Pages are stored in aligned runs of `write_bytes`, a whole block mostly: room, trailer and index
+  cost as much for one page as for all. What has landed of a fill that breaks off is stored then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cachesvc.core.types import ObjectVersion
 from cachesvc.flight import Flight, Probe
 from cachesvc.store import Store
 
-WRITE_BYTES = 2 << 20  # aligned: a run of pages that is written at once
+WRITE_BYTES = 8 << 20  # of a run of pages
 STEP_BYTES = 2 << 20  # the flight is told of, whether somebody waits or not
 
 Hop = Callable[..., Any]
@@ -92,6 +93,11 @@ class Landing:
             if end > self._hashed_bytes:
                 break
             self._write(end)
+
+    def broke_off(self) -> None:
+        """See Sink: what has landed and is not stored is."""
+        if self._written_bytes < self._hashed_bytes:
+            self._write(self._hashed_bytes)
 
     def _worth_telling(self) -> bool:
         """Whether the next page that somebody waits for has landed since, or much else has."""

@@ -11,7 +11,8 @@ from cachesvc.core.types import ObjectVersion
 
 
 class BufferSink:
-    """Bytes land in a bytearray; `landings` is how far each came, `first` is set at the first.
+    """Bytes land in a bytearray; `landings` is how far each came, `break_offs` where they stopped
+    short, `first` is set at the first.
 
     peer: whether another cache gave some.
     """
@@ -22,6 +23,7 @@ class BufferSink:
         self.cancelled = False
         self.peer = False
         self.landings: list[int] = []
+        self.break_offs: list[int] = []
         self.first = threading.Event()
 
     @property
@@ -36,6 +38,9 @@ class BufferSink:
         assert self.count_bytes <= count_bytes <= len(self.buffer)
         self.landings.append(count_bytes)
         self.first.set()
+
+    def broke_off(self) -> None:
+        self.break_offs.append(self.count_bytes)
 
     def free(self) -> None:
         """Raises BufferError if anybody still holds the buffer."""

@@ -64,6 +64,10 @@ class Arrival:
             self.landed_bytes = end
             self.sink.landed(end)
 
+    def broke_off(self) -> None:
+        """Nothing more comes from the one who was asked."""
+        self.sink.broke_off()
+
     def lay(self, _file: int, _offset: int, _start: int, _length_bytes: int, /) -> None:
         return None
 
@@ -103,6 +107,9 @@ class Onward:
     @property
     def cancelled(self) -> bool:
         return self._arrival.sink.cancelled
+
+    def broke_off(self) -> None:
+        self._arrival.sink.broke_off()
 
     def from_peer(self) -> None:
         self._arrival.sink.from_peer()

@@ -38,6 +38,11 @@ class Sink(Protocol):
         Never decreases; after a retry it goes on.
         """
 
+    def broke_off(self) -> None:
+        """The bytes stopped short of the range; more may land later, or nothing. Called from the
+        thread that lands them.
+        """
+
     def from_peer(self) -> None:
         """What lands comes from another cache, and not from the object store."""
 

@@ -282,6 +282,8 @@ class Transfer:
         finally:
             if self.landed_bytes > told_bytes:
                 self._sink.landed(self.landed_bytes)
+            if self.landed_bytes < total_bytes:
+                self._sink.broke_off()
 
     def _refusal(self, answer: Answer) -> tuple[bool, Outcome]:
         """Whether the answer was read whole, and what it says."""

@@ -145,16 +145,24 @@ class MemoryOrigin:
         assert len(sink.view) == len(body), f"{name}: the sink has another length"
         until = len(body) if fault is None else min(fault.cut_after_bytes, len(body))
         position = 0
-        while position < until:
-            await asyncio.sleep(self._chunk_pause_s)
-            if sink.cancelled or self._closed:
-                why = "the origin was closed" if self._closed else "nobody wants the bytes any more"
-                raise OriginError(f"{name}: the fetch was stopped: {why}")
-            count = min(self._chunk_bytes, until - position)
-            sink.view[position : position + count] = body[position : position + count]
-            position += count
-            self.landed_bytes += count
-            sink.landed(position)
+        try:
+            while position < until:
+                await asyncio.sleep(self._chunk_pause_s)
+                if sink.cancelled or self._closed:
+                    by = (
+                        "the origin was closed"
+                        if self._closed
+                        else "nobody wants the bytes any more"
+                    )
+                    raise OriginError(f"{name}: the fetch was stopped: {by}")
+                count = min(self._chunk_bytes, until - position)
+                sink.view[position : position + count] = body[position : position + count]
+                position += count
+                self.landed_bytes += count
+                sink.landed(position)
+        finally:
+            if position < len(body):
+                sink.broke_off()
         if fault is not None:
             raise OriginError(f"{name}: {until} of {len(body)} bytes came from the origin: cut")
 

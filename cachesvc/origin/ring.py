@@ -122,7 +122,7 @@ class RingOrigin:
         geometry: Geometry,
         behind: Origin,
         metrics: Metrics,
-        max_gets: int = 32,
+        max_gets: int = 64,
     ) -> None:
         assert config.origin_part_bytes >= geometry.block_bytes, (
             f"origin_part_bytes is {config.origin_part_bytes}, a block {geometry.block_bytes}: what"
@@ -302,7 +302,12 @@ class RingOrigin:
         use: _Use,
     ) -> Reply:
         """What a node answers. On a thread: what lands is hashed and written to a disk."""
-        reply = self._lane.ask(member, request, arrival, self._router.epoch, use)
+        try:
+            reply = self._lane.ask(member, request, arrival, self._router.epoch, use)
+        except BaseException:
+            if arrival is not None:
+                arrival.broke_off()
+            raise
         if arrival is not None and arrival.version is not None:
             arrival.settled(arrival.rest.start, arrival.rest.length_bytes)
         return reply

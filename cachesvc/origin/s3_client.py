@@ -35,7 +35,7 @@ class S3Settings:
 
     endpoint_url: str | None = None
     region: str | None = None
-    max_gets: int = 32
+    max_gets: int = 64
     connect_timeout_ms: int = 2_000
     read_timeout_ms: int = 9_000
     attempts: int = 4

@@ -27,6 +27,9 @@ class Nowhere:
     def landed(self, count_bytes: int) -> None:
         raise AssertionError("nothing lands")
 
+    def broke_off(self) -> None:
+        raise AssertionError("nothing lands")
+
     def from_peer(self) -> None:
         raise AssertionError("the object store is no peer")
 

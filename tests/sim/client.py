@@ -270,6 +270,9 @@ class _Direct:
     def landed(self, count_bytes: int) -> None:
         assert count_bytes <= len(self.view)
 
+    def broke_off(self) -> None:
+        pass
+
     def from_peer(self) -> None:
         raise AssertionError("the object store is no peer")
 

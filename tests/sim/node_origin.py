@@ -34,6 +34,9 @@ class Watched:
     def landed(self, count_bytes: int) -> None:
         self._sink.landed(count_bytes)
 
+    def broke_off(self) -> None:
+        self._sink.broke_off()
+
     def from_peer(self) -> None:
         self._sink.from_peer()
 

@@ -27,6 +27,7 @@ from cachesvc.core.plan import plan
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
+from cachesvc.disk.memory import MemoryDisk
 from cachesvc.flight import Flight
 from cachesvc.opener import Opener
 from cachesvc.origin.base import Sink
@@ -133,7 +134,7 @@ def follow_up_requests_name_no_version() -> Patch:
 
 @bug
 def eviction_leaves_the_file() -> Patch:
-    return Stock, "unlink", lambda self, device, block_ids: None
+    return MemoryDisk, "unlink", lambda self, block_id: None
 
 
 @bug

@@ -46,7 +46,7 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load({}, file)
-    assert (found.capacity, found.weight, found.origin_gets) == (1 << 30, 3, 32)
+    assert (found.capacity, found.weight, found.origin_gets) == (1 << 30, 3, 64)
     monkeypatch.setenv("CACHESVC_NODE__CAPACITY", "2GiB")
     monkeypatch.setenv("CACHESVC_NODE__WEIGHT", "4")
     found = load({}, file)

@@ -152,13 +152,14 @@ async def opened(
 
 async def fetched(
     origin: S3Origin, start: int = 0, end: int = len(DATA), version: ObjectVersion = VERSION
-) -> None:
-    """Fetch, and check every byte and that the buffer is free afterwards."""
+) -> BufferSink:
+    """Fetch, and check every byte and that the buffer is free afterwards: the sink, emptied."""
     sink = BufferSink(end - start)
     try:
         await origin.fetch(version, ByteRange(start, end), sink)
         assert sink.count_bytes == end - start
         assert sink.buffer == DATA[start:end]
+        return sink
     finally:
         landed = sink.count_bytes
         assert sink.buffer[:landed] == DATA[start : start + landed]

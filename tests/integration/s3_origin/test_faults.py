@@ -91,7 +91,8 @@ def test_a_retry_resumes_behind_what_has_landed(dev: DevOrigin) -> None:
             version = await origin.head(NAME)
             dev.clear_log()
             dev.faults = [Fault("cut", after_bytes=100_000, count=7)]
-            await fetched(origin, 0, len(DATA), version)
+            sink = await fetched(origin, 0, len(DATA), version)
+            assert sink.break_offs == list(range(100_000, len(DATA), 100_000))
             ranges = [request.range for request in dev.requests]
             assert ranges == [(start, len(DATA)) for start in range(0, len(DATA), 100_000)]
             assert {request.if_match for request in dev.requests} == {version.etag}

@@ -137,6 +137,7 @@ def test_what_has_landed_is_not_asked_for_again(pair: Pair) -> None:
         assert sink.count_bytes == len(DATA)
         assert pair.first.requests[0].ranges == ((0, len(DATA)),)
         assert {one.ranges for one in pair.second.requests} == {((3 * PAGE, len(DATA)),)}
+        assert set(sink.break_offs) == {3 * PAGE}
         assert [one.wanted for one in behind.log] == [ByteRange(3 * PAGE, len(DATA))]
 
     over(pair, body)

@@ -53,9 +53,10 @@ def test_a_failure_reaches_everybody_and_is_not_remembered(kind: type[OriginErro
     run(body)
 
 
-def test_what_landed_before_a_failure_is_served_and_the_rest_fails() -> None:
+@pytest.mark.parametrize("write_bytes", [128, 1024])
+def test_what_landed_before_a_failure_is_served_and_the_rest_fails(write_bytes: int) -> None:
     async def body() -> None:
-        async with open_rig() as rig:
+        async with open_rig(write_bytes=write_bytes) as rig:
             rig.origin.before = lambda op, name, wanted: Fault(cut_after_bytes=300)
             block = blocks_of(rig.origin.put(NAME, DATA))[0]
             hold = rig.coalescer.join(block, ALL)

@@ -39,6 +39,21 @@ def test_the_last_reader_to_leave_stops_the_flight() -> None:
     run(body)
 
 
+def test_what_has_landed_of_a_flight_that_everybody_leaves_is_stored() -> None:
+    async def body() -> None:
+        async with open_rig(write_bytes=1024) as rig:
+            block = blocks_of(rig.origin.put(NAME, DATA))[0]
+            hold = rig.coalescer.join(block, ALL)
+            await flight_of(hold, 2).wait(2)
+            assert rig.store.present(block) == 0, "a run is stored when it is whole"
+            hold.close()
+            await soon(lambda: rig.coalescer.flight_count == 0, "the flight has stopped")
+            assert rig.store.present(block) & 0b111 == 0b111
+            assert rig.store.present(block) != block.all_pages
+
+    run(body)
+
+
 def test_a_flight_that_is_left_before_its_first_step_stops_cleanly() -> None:
     async def body() -> None:
         async with open_rig() as rig:
