@@ -20,7 +20,7 @@ from cachesvc.core.memory import address_of
 FIRST_BYTE = 64
 _PAGE_BYTES = 4096
 MIN_BUFFER_BYTES = (64 << 10) + _PAGE_BYTES
-MAX_IDLE_BYTES = 256 << 20
+MAX_IDLE_BYTES = 32 * ((8 << 20) + _PAGE_BYTES)  # whole blocks
 
 
 class BufferPool:

@@ -32,8 +32,8 @@ from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.flight import Hold
 from cachesvc.joining import Joiner
 
-MAX_BLOCKS = 16
-MAX_READAHEAD_BYTES = 128 << 20
+MAX_BLOCKS = 32
+MAX_READAHEAD_BYTES = 256 << 20
 MAX_VERSION_COUNT = 256
 MAX_FOREIGN_BLOCKS = 1024  # how far the next block of our own is looked for
 IDLE_S = 10.0

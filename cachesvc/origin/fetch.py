@@ -16,9 +16,9 @@ Rules
   sends the stored bytes, and the length, range and ETag say whether they are the stored ones.
 
 Story: `attempt` takes an idle connection or makes one, sends the request, has `http1.Answer` read
-the head, checks it, and receives the body in steps of SEGMENT_BYTES, then LATER_SEGMENT_BYTES. An
-idle connection that the origin had closed before answering one byte is replaced by a new one at
-once; that costs no attempt. Proxies of the environment (HTTPS_PROXY) are ignored.
+the head, checks it, and receives the body in segments that grow from SEGMENT_BYTES to
+MAX_SEGMENT_BYTES. An idle connection that the origin had closed before answering one byte is
+replaced by a new one at once; that costs no attempt. Proxies of the environment (HTTPS_PROXY) are ignored.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from cachesvc.origin.base import Sink
 from cachesvc.origin.connections import Connection, Connections, Endpoint
 from cachesvc.origin.http1 import Answer, CutShort, Head, WrongAnswer
 
-SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed, at first
-LATER_SEGMENT_BYTES = 1 << 20  # and once so much has landed: nobody waits for a first byte any more
+SEGMENT_BYTES = 256 << 10  # how much lands between two calls of Sink.landed, at first; then as much
+MAX_SEGMENT_BYTES = 2 << 20  # as has landed, and this at most
 SEGMENT_S = 0.05  # between two calls where less has landed since
 ERROR_BODY_MAX_BYTES = 16 << 10
 
@@ -264,8 +264,7 @@ class Transfer:
                     chunk_left = answer.read_chunk_size()
                     if not chunk_left:
                         raise CutShort(f"the body ended after {begin} of {total_bytes} bytes")
-                step = SEGMENT_BYTES if begin < LATER_SEGMENT_BYTES else LATER_SEGMENT_BYTES
-                border = (begin // step + 1) * step
+                border = _next_border(begin)
                 with view[begin : min(begin + chunk_left, border, total_bytes)] as part:
                     count = answer.read_some(part)
                 if not count:
@@ -306,6 +305,14 @@ class Transfer:
 
     def _outcome(self, result: Result, detail: str = "", error: str = "") -> Outcome:
         return Outcome(result, self._status, error, detail, self._received_bytes)
+
+
+def _next_border(landed_bytes: int) -> int:
+    """Where the segment ends that goes on behind what has landed: 0.25, 0.5, 1, 2, 4, 6, 8 MiB."""
+    step = SEGMENT_BYTES
+    while step < MAX_SEGMENT_BYTES and 2 * step <= landed_bytes:
+        step *= 2
+    return (landed_bytes // step + 1) * step
 
 
 def _tag(text: str, name: str) -> str:
