@@ -6,7 +6,7 @@ The origin takes 30 ms to the first byte (lognormal, p99 200 ms) and sends 90 MB
 The caches are full before, as they are in service: what is filled takes the place, and the memory,
 of something else (docs/decisions/0013-readahead.md). Server CPU is that of the cache, without the
 origin's. `relay in Python` is a ceiling: a process that receives, writes to a file and sends on,
-and does nothing else that a cache does.
+and does nothing else that a cache does; `hashing relay in Python` also hashes, as the node does.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ DIRECT = (
     System("direct, pyarrow", "pyarrow_get", "origin", ("pyarrow",)),
 )
 RELAY = System("relay in Python, raw client", "raw_sendfile", "relay")
+HASHING_RELAY = System("hashing relay in Python, raw client", "raw_sendfile", "hashing relay")
 DIRECT_WHOLE = System("direct, boto3 transfer manager", "boto3_download", "origin", ("boto3",))
 _CACHES = (LANE_RAW, LANE, GRPC, UNIX, NGINX_CACHE, VARNISH)
 _CAPACITY_OBJECTS = 4  # what a cache may hold
@@ -53,7 +54,9 @@ def run(bench: Bench, work: Path) -> Outcome:
         outcome.skipped["all"] = lacking
         return outcome
     object_bytes = (16 if bench.quick else 256) * MIB
-    names = ("node", "sendfile", "relay", "nginx cache", "varnish", "origin")
+    names = (
+        "node", "sendfile", "relay", "hashing relay", "nginx cache", "varnish", "origin",
+    )  # fmt: skip
     with Servers(
         bench.environment, work, names, shape=origin_log.SHAPE, capacity="1GiB"
     ) as servers:
@@ -61,7 +64,11 @@ def run(bench: Bench, work: Path) -> Outcome:
         make_object(bucket / _BASE, 0, object_bytes)
         if not bench.quick:
             _fill_up(bench, outcome, servers, _case(servers, bucket, object_bytes, RANGES))
-        systems = [SYSTEMS[name] for name in (*CEILINGS, *_CACHES)] + [RELAY, *DIRECT]
+        systems = [SYSTEMS[name] for name in (*CEILINGS, *_CACHES)] + [
+            RELAY,
+            HASHING_RELAY,
+            *DIRECT,
+        ]
         run_case(
             bench, outcome, servers, usable(bench, outcome, servers, systems),
             _case(servers, bucket, object_bytes, RANGES),
@@ -76,7 +83,7 @@ def run(bench: Bench, work: Path) -> Outcome:
 
 def _fill_up(bench: Bench, outcome: Outcome, servers: Servers, case: Case) -> None:
     """Have the caches that keep files on disk evict from the first measurement on."""
-    fillable = [SYSTEMS[LANE], SYSTEMS[NGINX_CACHE], RELAY]
+    fillable = [SYSTEMS[LANE], SYSTEMS[NGINX_CACHE], RELAY, HASHING_RELAY]
     for system in usable(bench, outcome, servers, fillable):
         for number in range(_CAPACITY_OBJECTS + 1):
             measure(bench.environment, case.jobs(system, -1 - number), None)

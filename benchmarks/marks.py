@@ -247,7 +247,7 @@ def _cold(found: Found) -> list[Mark]:
     ranges = _against(
         found, f"cold fill, CacheClient lane / {fastest} (fastest)", place, LANE, fastest, 0.95
     )
-    for peer in NGINX_CACHE, cold_fill.RELAY.name:
+    for peer in NGINX_CACHE, cold_fill.RELAY.name, cold_fill.HASHING_RELAY.name:
         ranges = _beside(ranges, found, peer.partition(",")[0], place, peer, fastest)
     return [
         ranges,

@@ -5,8 +5,8 @@ that can't be had is a reason in `missing`, and the systems that need it are ski
 
 Story: `Servers` starts what a workload names, in front of one folder of objects: `node`, `nginx`
 (static, sendfile), `nginx cache` (slice, proxy_cache, proxy_cache_lock) and `varnish` (both in
-front of the origin), `redis`, `sendfile`, `checking` and `relay` (the ceilings), and `origin`
-itself.
+front of the origin), `redis`, `sendfile`, `checking`, `relay` and `hashing relay` (the
+ceilings), and `origin` itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ class Servers:
         (self.root / "bench").mkdir(parents=True, exist_ok=True)
         self._work.chmod(0o755)
         self.origin = self._exits.enter_context(dev_origin(self.root, *self._shape))
-        starts = {
+        starts: dict[str, Callable[[], Server]] = {
             "origin": lambda: Server(0, {"http": self.origin.removeprefix("http://")}),
             "node": self._node,
             "nginx": lambda: self._nginx("static"),
@@ -121,6 +121,7 @@ class Servers:
             "sendfile": lambda: self._python("sendfile_server"),
             "checking": lambda: self._python("checking_server"),
             "relay": self._relay,
+            "hashing relay": lambda: self._relay("checksums"),
         }
         programs = {
             "nginx": "nginx",
@@ -211,14 +212,15 @@ class Servers:
         child = self._exits.enter_context(process(*command))
         return Server(child.pid, {"http": f"127.0.0.1:{port}"})
 
-    def _relay(self) -> Server:
+    def _relay(self, *how: str) -> Server:
         (port,) = free_ports(1)
-        folder = self._work / "relay"
+        folder = self._work / "-".join(("relay", *how))
         folder.mkdir()
         child = self._exits.enter_context(
             process(
                 sys.executable, "-m", "benchmarks.relay_server", str(folder),
                 self.origin.removeprefix("http://"), str(port), str(parse_size(self._capacity)),
+                *how,
             )
         )  # fmt: skip
         return Server(child.pid, {"http": f"127.0.0.1:{port}"})

@@ -1,10 +1,11 @@
-"""The ceiling of cold fills: a relay that does only what no cache on a disk can leave out.
+"""The ceilings of cold fills: relays that do only what no cache on a disk can leave out.
 
-`python -m benchmarks.relay_server FOLDER ORIGIN PORT CAPACITY_BYTES`. A request is that of
-sendfile_server.py. Its bytes are received from the origin, written to a file and sent on as they
-come, by one thread for each reader with a connection of its own to the origin: no checksum, no
-index, nobody who waits for the same bytes. What is beyond the capacity is removed, oldest first.
-Prints `ready`.
+`python -m benchmarks.relay_server FOLDER ORIGIN PORT CAPACITY_BYTES [checksums]`. A request is that
+of sendfile_server.py. Its bytes are received from the origin, written to a file and sent on as they
+come, by one thread for each reader with a connection of its own to the origin: no index, nobody who
+waits for the same bytes. What is beyond the capacity is removed, oldest first. `checksums`: each
+page and its parts are hashed before they are sent, as the node does, and kept nowhere. Prints
+`ready`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from pathlib import Path
 from benchmarks.job import split
 from benchmarks.rawlane import receive_exactly
 from benchmarks.sendfile_server import REQUEST
+from cachesvc.core import parts
+from cachesvc.core.format import checksum
+from cachesvc.core.types import Geometry
 
+_PAGE_BYTES = Geometry().page_bytes
 _PIECE_BYTES = 256 << 10  # received and sent at once, as the node's fills
 _RUN_BYTES = 2 << 20  # written at once, as the node's fills
 _HEAD_BYTES = 4096
@@ -54,7 +59,9 @@ class _Files:
         return file
 
 
-def _relay(reader: socket.socket, origin: socket.socket, host: str, files: _Files) -> None:
+def _relay(
+    reader: socket.socket, origin: socket.socket, host: str, files: _Files, checksums: bool
+) -> None:
     request, room = bytearray(REQUEST.size), memoryview(bytearray(_RUN_BYTES))
     with reader, origin:
         while True:
@@ -68,21 +75,29 @@ def _relay(reader: socket.socket, origin: socket.socket, host: str, files: _File
             try:
                 for done in range(0, length, _RUN_BYTES):
                     run = room[: min(_RUN_BYTES, length - done)]
-                    _pass_on(origin, reader, run)
+                    _pass_on(origin, reader, run, checksums)
                     os.pwrite(file, run, done)
             finally:
                 os.close(file)
 
 
-def _pass_on(origin: socket.socket, reader: socket.socket, run: memoryview) -> None:
-    filled = 0
-    while filled < len(run):
-        piece = run[filled : filled + _PIECE_BYTES]
-        count = origin.recv_into(piece)
-        if count == 0:
+def _pass_on(
+    origin: socket.socket, reader: socket.socket, run: memoryview, checksums: bool
+) -> None:
+    for start in range(0, len(run), _PIECE_BYTES):
+        piece = run[start : start + _PIECE_BYTES]
+        if origin.recv_into(piece, len(piece), socket.MSG_WAITALL) < len(piece):
             raise ConnectionError("the origin hung up")
-        reader.sendall(piece[:count])
-        filled += count
+        if checksums:
+            _hash(piece)
+        reader.sendall(piece)
+
+
+def _hash(piece: memoryview) -> None:
+    for start in range(0, len(piece), _PAGE_BYTES):
+        page = piece[start : start + _PAGE_BYTES]
+        checksum(page)
+        parts.of_page(page, parts.part_bytes_of(_PAGE_BYTES))
 
 
 def _ask(origin: socket.socket, host: str, key: str, first: int, last: int) -> None:
@@ -100,7 +115,7 @@ def _ask(origin: socket.socket, host: str, key: str, first: int, last: int) -> N
 
 def main() -> None:
     folder, host = Path(sys.argv[1]), sys.argv[2]
-    files = _Files(folder, int(sys.argv[4]))
+    files, checksums = _Files(folder, int(sys.argv[4])), sys.argv[5:] == ["checksums"]
     listening = socket.create_server(("127.0.0.1", int(sys.argv[3])), backlog=256)
     print("ready", flush=True)
     while True:
@@ -108,7 +123,8 @@ def main() -> None:
         origin = socket.create_connection(split(host))
         for one in reader, origin:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_relay, args=(reader, origin, host, files), daemon=True).start()
+        work = reader, origin, host, files, checksums
+        threading.Thread(target=_relay, args=work, daemon=True).start()
 
 
 if __name__ == "__main__":
