@@ -42,7 +42,7 @@ from cachesvc.store import Store
 from cachesvc.watch import Watch
 
 MAX_WAITING_COUNT = 4096
-MAX_BUFFER_BYTES = 512 << 20
+MAX_BUFFER_BYTES = 64 * room_bytes(8 << 20)
 TELL_S = 0.05  # the longest that readers do not hear of what has landed
 SILENCE_S = 15.0  # between what one attempt of the origin waits (9 s) and what two do
 

@@ -154,5 +154,10 @@ class Device:
                 break
             victims.append((self.index.block_id(slot), self.index.size_bytes(slot)))
             self.index.evicted(slot)
-            self._evicted = True
         return victims
+
+    def gone(self, block_id: bytes) -> None:
+        """The file of a block that was leaving is removed."""
+        size_bytes = self.leaving.pop(block_id, 0)
+        self.freed_bytes += size_bytes
+        self._evicted = self._evicted or size_bytes > 0

@@ -37,7 +37,8 @@ from cachesvc.pins import OpenBlock, OpenBlocks, Pin
 FULL_REST_S = 30.0  # how long a full device is left alone
 SPACE_INTERVAL_S = 0.5  # between two looks at what a device's file system has left
 _STRIPES = 256
-_MOST_LEAVING_PART = 64  # of a device may be leaving before a writer waits rather than evicts more
+# So much may be leaving before a writer waits rather than evicts more: a part of the device, and
+_MOST_LEAVING_PART, _MOST_LEAVING_BYTES = 64, 256 << 20
 _SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -135,20 +136,19 @@ class Stock:
 
     def reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
         """Make room for bytes of the block, by evicting others; whether they fit. Returns when what
-        left for them is gone.
+        left for them is gone, and an older file of the block.
         """
         if need_bytes:
             self._look(device)
         with self.lock:
-            if block_id in device.leaving:
-                return False
+            self._gone.wait_for(lambda: block_id not in device.leaving)
             now = self._clock()
             device.regrow(now)
             leaving, leaving_bytes = set(device.leaving), device.leaving_bytes
-            much = leaving_bytes > device.capacity_bytes // _MOST_LEAVING_PART
+            most_bytes = min(device.capacity_bytes // _MOST_LEAVING_PART, _MOST_LEAVING_BYTES)
             victims = device.make_room(
                 need_bytes,
-                0 if much else leaving_bytes,
+                leaving_bytes if leaving_bytes <= most_bytes else 0,
                 lambda other: self._stays(other, block_id),
                 now,
             )
@@ -161,15 +161,14 @@ class Stock:
             fits = need_bytes <= room_bytes
             device.reserved_bytes += need_bytes if fits else 0
         try:
-            if victims:
-                self.metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
-                self.remove(device, ids, closing)
+            self.remove(device, ids, closing)
+            if fits and need_bytes + leaving_bytes > room_bytes:
+                with self.lock:
+                    self._gone.wait_for(lambda: leaving.isdisjoint(device.leaving))
         except BaseException:
             self.release(device, need_bytes if fits else 0)
             raise
-        if fits and need_bytes + leaving_bytes > room_bytes:
-            with self._gone:
-                self._gone.wait_for(lambda: leaving.isdisjoint(device.leaving))
+        self.metrics.evicted_bytes.labels("capacity").inc(sum(size for _, size in victims))
         return fits
 
     def _look(self, device: Device, short_bytes: int = 0) -> Space | None:
@@ -245,10 +244,10 @@ class Stock:
             opened.device.leaving[block_id] = 0  # its pin has it counted as doomed
             size_bytes = opened.taken_bytes
             closing = self.open_blocks.detach([block_id])
-        log.warning("block dropped", block=str(opened.trailer.block), why=f"{check} check failed")
+        self.remove(opened.device, [block_id], closing)
         self.metrics.corrupt_blocks.labels(check).inc()
         self.metrics.evicted_bytes.labels("corrupt").inc(size_bytes)
-        self.remove(opened.device, [block_id], closing)
+        log.warning("block dropped", block=str(opened.trailer.block), why=f"{check} check failed")
 
     def discard(self, device: Device, block_id: bytes, mark: int, reason: str) -> bool:
         """What stands under the block's name was found to be no block, or nothing stands there:
@@ -263,8 +262,8 @@ class Stock:
                 device.index.remove(slot)
             closing = self.open_blocks.detach([block_id])
             device.leaving[block_id] = size_bytes
-        self.metrics.evicted_bytes.labels(reason).inc(size_bytes)
         self.remove(device, [block_id], closing)
+        self.metrics.evicted_bytes.labels(reason).inc(size_bytes)
         return True
 
     def remove(self, device: Device, block_ids: list[bytes], closing: list[BlockFile]) -> None:
@@ -286,7 +285,7 @@ class Stock:
         finally:
             with self.lock:
                 for block_id in block_ids:
-                    device.freed_bytes += device.leaving.pop(block_id, 0)
+                    device.gone(block_id)
                 self._gone.notify_all()
 
     # -- failure

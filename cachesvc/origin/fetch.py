@@ -18,7 +18,8 @@ Rules
 Story: `attempt` takes an idle connection or makes one, sends the request, has `http1.Answer` read
 the head, checks it, and receives the body in segments that grow from SEGMENT_BYTES to
 MAX_SEGMENT_BYTES. An idle connection that the origin had closed before answering one byte is
-replaced by a new one at once; that costs no attempt. Proxies of the environment (HTTPS_PROXY) are ignored.
+replaced by a new one at once; that costs no attempt. Proxies of the environment (HTTPS_PROXY) are
+ignored.
 """
 
 from __future__ import annotations

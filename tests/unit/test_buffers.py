@@ -6,8 +6,18 @@ import mmap
 
 import pytest
 
-from cachesvc.buffers import FIRST_BYTE, MIN_BUFFER_BYTES, BufferPool, room_bytes
+from cachesvc.buffers import (
+    FIRST_BYTE,
+    MAX_IDLE_BYTES,
+    MIN_BUFFER_BYTES,
+    BufferPool,
+    room_bytes,
+)
+from cachesvc.coalescer import MAX_BUFFER_BYTES
 from cachesvc.core.memory import address_of
+from cachesvc.core.types import Geometry
+from cachesvc.origin.s3_client import S3Settings
+from cachesvc.readahead import MAX_BLOCKS
 
 
 @pytest.mark.parametrize("size_bytes", [1, 100, MIN_BUFFER_BYTES, 1 << 20, (8 << 20) - 5])
@@ -43,3 +53,11 @@ def test_no_more_lies_idle_than_the_bound() -> None:
     assert pool.lingering_bytes() == 0
     again = [pool.take(100)[0] for _ in range(5)]
     assert sum(any(one is old for old in taken) for one in again) == 3
+
+
+def test_whole_blocks_are_kept_as_many_as_are_read_ahead_and_flown_as_many_as_there_are_gets() -> (
+    None
+):
+    block_bytes = Geometry().block_bytes
+    assert room_bytes(block_bytes) * MAX_BLOCKS <= MAX_IDLE_BYTES
+    assert room_bytes(block_bytes) * S3Settings().max_gets <= MAX_BUFFER_BYTES

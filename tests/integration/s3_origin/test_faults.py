@@ -9,6 +9,7 @@ import pytest
 from cachesvc.core.errors import ObjectChanged, OriginError
 from cachesvc.devorigin import DevOrigin, Fault
 from cachesvc.origin.budget import RetryBudget
+from cachesvc.origin.fetch import _next_border
 from tests.integration.s3_origin.servers import (
     DATA,
     NAME,
@@ -100,6 +101,17 @@ def test_a_retry_resumes_behind_what_has_landed(dev: DevOrigin) -> None:
             assert value(metrics, "bytes") == len(DATA)
 
     run(main())
+
+
+def test_segments_grow_and_end_where_they_should() -> None:
+    borders, landed_bytes = [], 0
+    while landed_bytes < 8 << 20:
+        landed_bytes = _next_border(landed_bytes)
+        borders.append(landed_bytes / (1 << 20))
+    assert borders == [0.25, 0.5, 1, 2, 4, 6, 8]
+    assert [_next_border(at << 10) for at in (1, 257, 1000, 3000)] == [
+        256 << 10, 512 << 10, 1 << 20, 4 << 20,
+    ]  # fmt: skip
 
 
 def test_an_overwrite_between_two_attempts_is_object_changed() -> None:

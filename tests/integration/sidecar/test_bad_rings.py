@@ -108,6 +108,19 @@ def test_whatever_a_node_does_the_next_one_is_asked_for_the_rest(
     over(pair, body)
 
 
+def test_what_s3_behind_a_ring_breaks_off_is_known_to_be_all(pair: Pair) -> None:
+    pair.first.behave = pair.second.behave = silent
+
+    async def body(origin: RingOrigin, behind: MemoryOrigin, metrics: Metrics) -> None:
+        behind.before = lambda op, name, wanted: Fault(cut_after_bytes=3 * PAGE)
+        sink = RightSink(len(DATA))
+        with pytest.raises(OriginError):
+            await origin.fetch(VERSION, WHOLE, sink)
+        assert sink.break_offs[-1] == 3 * PAGE
+
+    over(pair, body)
+
+
 @pytest.mark.parametrize("behaviour", BAD, ids=lambda one: one.__name__)
 def test_a_ring_that_is_wrong_or_gone_as_a_whole_is_gone_around(
     pair: Pair, behaviour: Behaviour
