@@ -43,6 +43,7 @@ from cachesvc.watch import Watch
 
 MAX_WAITING_COUNT = 4096
 MAX_BUFFER_BYTES = 64 * room_bytes(8 << 20)
+SETTLE_S = 0.25  # the longest that a reader waits for what others left half landed
 TELL_S = 0.05  # the longest that readers do not hear of what has landed
 SILENCE_S = 15.0  # between what one attempt of the origin waits (9 s) and what two do
 
@@ -82,6 +83,7 @@ class Coalescer:
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flying: dict[Flight, Landing] = {}
+        self._settling: dict[bytes, set[asyncio.Task[None]]] = {}  # called off, by block
         self._teller: asyncio.TimerHandle | None = None
         self._buffer_bytes = 0
         self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
@@ -160,6 +162,14 @@ class Coalescer:
     def unknown(self, name: ObjectName) -> bool:
         """Whether no probe and no flight of a block 0 of the object is under way."""
         return name not in self._probes and name not in self._firsts
+
+    async def settled(self, block: BlockRef) -> None:
+        """Until what had landed of flights that everybody left is stored, so that it is not fetched
+        again; SETTLE_S at most.
+        """
+        settling = self._settling.get(block.id)
+        if settling:
+            await asyncio.wait(settling, timeout=SETTLE_S)
 
     def _refuse_crowd(self, name: ObjectName, more_count: int) -> None:
         if more_count and len(self._waiting) + more_count > self._max_waiting_count:
@@ -250,6 +260,11 @@ class Coalescer:
     def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
+        block_id = flight.extent.block.id
+        if task in self._settling.get(block_id, ()):
+            self._settling[block_id].discard(task)
+            if not self._settling[block_id]:
+                del self._settling[block_id]
         del self._flying[flight]
         landing.tell()
         if not task.cancelled() and not isinstance(flight.error, OriginError):
@@ -302,6 +317,8 @@ class Coalescer:
         elif not (served or flight.all_landed):
             self._unlist(flight)
             flight.called_off = True
+            if self._flying[flight].half_landed:
+                self._settling.setdefault(flight.extent.block.id, set()).add(flight.task)
             flight.task.cancel()
             flight.wake()
 

@@ -22,7 +22,8 @@ class Joiner:
     async def join(
         self, block: BlockRef, pages: int, *, keep: bool = False, probed: Hold | None = None
     ) -> Hold:
-        """See Coalescer.join. What a probe brings is waited for: that may be these pages.
+        """See Coalescer.join. What a probe brings is waited for, and what a flight that everybody
+        left has brought: that may be these pages.
 
         Raises:
             Overloaded: too many flights wait already.
@@ -33,6 +34,7 @@ class Joiner:
         try:
             while block.index == 0 and (probe := self._coalescer.probing(block.version.name)):
                 await probe.head()
+            await self._coalescer.settled(block)
             return self._coalescer.join(block, pages, keep=keep, probed=probed)
         finally:
             if pin is not None:

@@ -77,6 +77,11 @@ class Landing:
     def cancelled(self) -> bool:
         return self._flight.called_off and self._hashed_bytes < self._size_bytes
 
+    @property
+    def half_landed(self) -> bool:
+        """Whether pages have landed that are not stored. From any thread."""
+        return self._written_bytes < self._hashed_bytes
+
     def from_peer(self) -> None:
         """See `Sink.from_peer`. Said before anything lands, so that the loop learns it first."""
         self._flight.peer = True

@@ -7,7 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from cachesvc.aside import on_a_thread
 from cachesvc.buffers import MIN_BUFFER_BYTES
+from cachesvc.joining import Joiner
 from tests.support import NAME, Rig, blocks_of, open_rig, run, soon
 from tests.unit.coalescer.sample import ALL, DATA, Gate, flight_of, landed
 
@@ -50,6 +52,24 @@ def test_what_has_landed_of_a_flight_that_everybody_leaves_is_stored() -> None:
             await soon(lambda: rig.coalescer.flight_count == 0, "the flight has stopped")
             assert rig.store.present(block) & 0b111 == 0b111
             assert rig.store.present(block) != block.all_pages
+
+    run(body)
+
+
+def test_who_comes_right_after_the_last_one_left_fetches_nothing_again() -> None:
+    async def body() -> None:
+        async with open_rig(write_bytes=1024) as rig:
+            block = blocks_of(rig.origin.put(NAME, DATA))[0]
+            hold = rig.coalescer.join(block, ALL)
+            await flight_of(hold, 2).wait(2)
+            hold.close()
+            joiner = Joiner(rig.store, rig.coalescer, on_a_thread)
+            again = await joiner.join(block, ALL)
+            await flight_of(again, 7).wait(7)
+            again.close()
+            first, second = [asked.wanted for asked in rig.origin.gets if asked.wanted]
+            assert first.start == 0
+            assert second.start >= 3 * 128, "pages that had landed came again"
 
     run(body)
 
