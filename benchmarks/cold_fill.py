@@ -64,11 +64,8 @@ def run(bench: Bench, work: Path) -> Outcome:
         make_object(bucket / _BASE, 0, object_bytes)
         if not bench.quick:
             _fill_up(bench, outcome, servers, _case(servers, bucket, object_bytes, RANGES))
-        systems = [SYSTEMS[name] for name in (*CEILINGS, *_CACHES)] + [
-            RELAY,
-            HASHING_RELAY,
-            *DIRECT,
-        ]
+        systems = [SYSTEMS[name] for name in (*CEILINGS, *_CACHES)]
+        systems += [RELAY, HASHING_RELAY, *DIRECT]
         run_case(
             bench, outcome, servers, usable(bench, outcome, servers, systems),
             _case(servers, bucket, object_bytes, RANGES),

@@ -43,7 +43,9 @@ def _hash(view: memoryview) -> None:
 
 
 def receive(piece_bytes: int, write_bytes: int = FILE_BYTES) -> Land:
-    """As a fill does: pieces into a used buffer, hashed while they are warm, written whole."""
+    """As a fill does: pieces into a used buffer, hashed while they are warm, written in runs of
+    `write_bytes`; a fill writes a whole block at once.
+    """
 
     def land(sock: socket.socket, file: int) -> None:
         if not hasattr(_BUFFERS, "view"):

@@ -26,8 +26,8 @@ from cachesvc.core.format import checksum
 from cachesvc.core.types import Geometry
 
 _PAGE_BYTES = Geometry().page_bytes
-_PIECE_BYTES = 256 << 10  # received and sent at once, as the node's fills
-_RUN_BYTES = 2 << 20  # written at once, as the node's fills
+_PIECE_BYTES = 256 << 10  # received and sent at once, as the first of the node's fills
+_RUN_BYTES = 2 << 20  # written at once, while the processor has it in its cache
 _HEAD_BYTES = 4096
 
 

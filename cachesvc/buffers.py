@@ -20,7 +20,14 @@ from cachesvc.core.memory import address_of
 FIRST_BYTE = 64
 _PAGE_BYTES = 4096
 MIN_BUFFER_BYTES = (64 << 10) + _PAGE_BYTES
-MAX_IDLE_BYTES = 32 * ((8 << 20) + _PAGE_BYTES)  # whole blocks
+
+
+def room_bytes(size_bytes: int) -> int:
+    """What a buffer for so many bytes, at least 1, takes."""
+    return max(MIN_BUFFER_BYTES, (1 << (size_bytes - 1).bit_length()) + _PAGE_BYTES)
+
+
+MAX_IDLE_BYTES = 32 * room_bytes(8 << 20)  # whole blocks
 
 
 class BufferPool:
@@ -67,11 +74,6 @@ class BufferPool:
             elif self._idle_bytes + len(buffer) <= self._max_idle_bytes:
                 self._idle_bytes += len(buffer)
                 self._idle.setdefault(len(buffer), []).append(buffer)
-
-
-def room_bytes(size_bytes: int) -> int:
-    """What a buffer for so many bytes, at least 1, takes."""
-    return max(MIN_BUFFER_BYTES, (1 << (size_bytes - 1).bit_length()) + _PAGE_BYTES)
 
 
 def _unseen(buffer: bytearray) -> bool:

@@ -5,7 +5,8 @@ are joined; the rest are planned into extents, and each extent becomes a flight:
 one buffer, hashed page by page, written to the store in runs of WRITE_BYTES, and served to everyone
 who waits as it lands. A flight belongs to the coalescer, not to whoever came first: readers only
 hold it. When the last holder leaves, it stops, unless it has served that one, or all has landed and
-only the store is behind.
+only the store is behind; what has landed of it is stored, and who comes meanwhile waits for that
+(`settled`).
 Of an object that nobody knows, `probe` begins a flight without a version; when its head has come,
 the flight stands among the others, where readers of that version find it.
 
@@ -83,7 +84,6 @@ class Coalescer:
         self._pool = BufferPool()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flying: dict[Flight, Landing] = {}
-        self._settling: dict[bytes, set[asyncio.Task[None]]] = {}  # called off, by block
         self._teller: asyncio.TimerHandle | None = None
         self._buffer_bytes = 0
         self._watch = Watch(SILENCE_S, lambda: bool(self._waiting), self._refuse_silence)
@@ -164,12 +164,16 @@ class Coalescer:
         return name not in self._probes and name not in self._firsts
 
     async def settled(self, block: BlockRef) -> None:
-        """Until what had landed of flights that everybody left is stored, so that it is not fetched
-        again; SETTLE_S at most.
+        """Until flights that everybody left have stored what had landed of them, so that it is not
+        fetched again; SETTLE_S at most.
         """
-        settling = self._settling.get(block.id)
-        if settling:
-            await asyncio.wait(settling, timeout=SETTLE_S)
+        stopping = [
+            flight.task
+            for flight, landing in self._flying.items()
+            if flight.called_off and flight.task and landing.begun and flight.extent.block == block
+        ]
+        if stopping:
+            await asyncio.wait(stopping, timeout=SETTLE_S)
 
     def _refuse_crowd(self, name: ObjectName, more_count: int) -> None:
         if more_count and len(self._waiting) + more_count > self._max_waiting_count:
@@ -260,11 +264,6 @@ class Coalescer:
     def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
-        block_id = flight.extent.block.id
-        if task in self._settling.get(block_id, ()):
-            self._settling[block_id].discard(task)
-            if not self._settling[block_id]:
-                del self._settling[block_id]
         del self._flying[flight]
         landing.tell()
         if not task.cancelled() and not isinstance(flight.error, OriginError):
@@ -317,8 +316,6 @@ class Coalescer:
         elif not (served or flight.all_landed):
             self._unlist(flight)
             flight.called_off = True
-            if self._flying[flight].half_landed:
-                self._settling.setdefault(flight.extent.block.id, set()).add(flight.task)
             flight.task.cancel()
             flight.wake()
 

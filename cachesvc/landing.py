@@ -78,9 +78,9 @@ class Landing:
         return self._flight.called_off and self._hashed_bytes < self._size_bytes
 
     @property
-    def half_landed(self) -> bool:
-        """Whether pages have landed that are not stored. From any thread."""
-        return self._written_bytes < self._hashed_bytes
+    def begun(self) -> bool:
+        """Whether pages have landed. From any thread."""
+        return self._hashed_bytes > 0
 
     def from_peer(self) -> None:
         """See `Sink.from_peer`. Said before anything lands, so that the loop learns it first."""

@@ -55,9 +55,7 @@ def test_no_more_lies_idle_than_the_bound() -> None:
     assert sum(any(one is old for old in taken) for one in again) == 3
 
 
-def test_whole_blocks_are_kept_as_many_as_are_read_ahead_and_flown_as_many_as_there_are_gets() -> (
-    None
-):
+def test_the_bounds_hold_as_many_whole_blocks_as_they_are_meant_to() -> None:
     block_bytes = Geometry().block_bytes
     assert room_bytes(block_bytes) * MAX_BLOCKS <= MAX_IDLE_BYTES
     assert room_bytes(block_bytes) * S3Settings().max_gets <= MAX_BUFFER_BYTES

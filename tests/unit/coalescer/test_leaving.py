@@ -9,6 +9,7 @@ import pytest
 
 from cachesvc.aside import on_a_thread
 from cachesvc.buffers import MIN_BUFFER_BYTES
+from cachesvc.core.blocks import BlockRef
 from cachesvc.joining import Joiner
 from tests.support import NAME, Rig, blocks_of, open_rig, run, soon
 from tests.unit.coalescer.sample import ALL, DATA, Gate, flight_of, landed
@@ -21,6 +22,15 @@ async def stored(rig: Rig, index: int = 0) -> int:
         return 0
     with closing(pin):
         return pin.present
+
+
+async def left_half_way(rig: Rig) -> BlockRef:
+    """A block whose only reader has just left, when three pages of eight had landed."""
+    block = blocks_of(rig.origin.put(NAME, DATA))[0]
+    hold = rig.coalescer.join(block, ALL)
+    await flight_of(hold, 2).wait(2)
+    hold.close()
+    return block
 
 
 def test_the_last_reader_to_leave_stops_the_flight() -> None:
@@ -44,11 +54,8 @@ def test_the_last_reader_to_leave_stops_the_flight() -> None:
 def test_what_has_landed_of_a_flight_that_everybody_leaves_is_stored() -> None:
     async def body() -> None:
         async with open_rig(write_bytes=1024) as rig:
-            block = blocks_of(rig.origin.put(NAME, DATA))[0]
-            hold = rig.coalescer.join(block, ALL)
-            await flight_of(hold, 2).wait(2)
+            block = await left_half_way(rig)
             assert rig.store.present(block) == 0, "a run is stored when it is whole"
-            hold.close()
             await soon(lambda: rig.coalescer.flight_count == 0, "the flight has stopped")
             assert rig.store.present(block) & 0b111 == 0b111
             assert rig.store.present(block) != block.all_pages
@@ -59,10 +66,7 @@ def test_what_has_landed_of_a_flight_that_everybody_leaves_is_stored() -> None:
 def test_who_comes_right_after_the_last_one_left_fetches_nothing_again() -> None:
     async def body() -> None:
         async with open_rig(write_bytes=1024) as rig:
-            block = blocks_of(rig.origin.put(NAME, DATA))[0]
-            hold = rig.coalescer.join(block, ALL)
-            await flight_of(hold, 2).wait(2)
-            hold.close()
+            block = await left_half_way(rig)
             joiner = Joiner(rig.store, rig.coalescer, on_a_thread)
             again = await joiner.join(block, ALL)
             await flight_of(again, 7).wait(7)
