@@ -135,8 +135,8 @@ class Stock:
                 self._made.discard(block_id)
 
     def reserve(self, device: Device, block_id: bytes, need_bytes: int) -> bool:
-        """Make room for bytes of the block's file, by evicting others; whether they fit. Returns when
-        what left for them is gone, and an older file of the block.
+        """Make room for bytes of the block's file, by evicting others; whether they fit. Returns
+        when what left for them is gone, and an older file of the block.
         """
         if need_bytes:
             self._look(device)
