@@ -38,6 +38,7 @@ from benchmarks import (
     landing,
     lane_nginx,
     parquet,
+    placed,
     restart,
     safetensors_load,
     sending,
@@ -64,6 +65,7 @@ SWEEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {  # what decisions r
 }
 BENCHMARKS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "lane": lane_nginx.run,
+    "placed": placed.run,
     "grpc": grpc_read.run,
     "fill": fill.run,
     "restart": restart.run,

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks import cold_fill, hot_big, hot_small, safetensors_load, stalled, stampede
+from benchmarks import (
+    cold_fill,
+    hot_big,
+    hot_small,
+    placed,
+    safetensors_load,
+    stalled,
+    stampede,
+)
 from benchmarks.catalog import (
     ARRAY,
     GRPC,
@@ -152,7 +160,12 @@ def _lane_small(found: Found, place: tuple[str, str, str]) -> Mark:
     what = "TCP lane / nginx, raw client, 4 KiB, p50"
     mark = _against(found, what, place, LANE_RAW, NGINX_RAW, 1, most=True)
     mark = _beside(mark, found, "checking in Python", place, hot_small.CHECKING.name, NGINX_RAW)
-    return _with(mark, "the same places again", found.figure("lane", "4 KiB, lane / nginx"))
+    mark = _with(mark, "the same places again", found.figure("lane", "4 KiB, lane / nginx"))
+    for where in placed.ONE, placed.EACH:
+        for name in "lane", "checking in Python":
+            figure = found.figure("placed", f"{where}, {name} / nginx")
+            mark = _with(mark, f"{name}, {where}", figure)
+    return mark
 
 
 def _lane_cpu(found: Found, place: tuple[str, str]) -> Mark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from struct import Struct
 
 from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.request import SMALL_BODY_BYTES, StatRequest
@@ -18,6 +19,8 @@ from cachesvc.wire.frame import (
 )
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 
+_PREFIX = Struct(">4sIQ")  # what kind, the header's bytes, the body's
+_ANSWER = encode(Kind.READ_ANSWER, b"")[:4]
 _FIRST_BYTES = 16 << 10  # received at once at the beginning of an answer, of either server
 
 
@@ -39,7 +42,8 @@ class RawLane:
         self._room = memoryview(bytearray(PREFIX_BYTES + MAX_HEADER_BYTES))
         self._filled = 0
         self._epoch = 0
-        self._known: dict[int, tuple[ObjectVersion, bytes, bytes]] = {}  # by id, which stays
+        self._last = b"\x28\x01"  # how the header of a last frame ends
+        self._known: dict[int, tuple[ObjectVersion, bytes]] = {}  # by id, which stays
         hello = cluster_pb2.HelloRequest(protocol_version=PROTOCOL_VERSION)
         self.sock.sendall(encode(Kind.HELLO, hello.SerializeToString()))
         self._frame(memoryview(bytearray()))
@@ -80,41 +84,44 @@ class RawLane:
         return answer.version
 
     def read_into(self, version: ObjectVersion, start: int, view: memoryview) -> None:
-        """The bytes from `start` on, as many as the view has room for. What a small answer must
-        begin with is known, and compared, as CacheClient does; any other one is parsed.
+        """The bytes from `start` on, as many as the view has room for. An answer of one frame is
+        known by its prefix and by how its header ends; any other one is parsed.
         """
         known = self._known.get(id(version))
         if known is None:
-            identity, beginning = lone.identity_of(version), lone.answer_start(version)
-            known = self._known[id(version)] = version, identity, beginning
-        _, identity, beginning = known
+            known = self._known[id(version)] = version, lone.identity_of(version)
         length = len(view)
-        self.sock.sendall(lone.pack_read(identity, start, start + length, 0))
-        if length <= SMALL_BODY_BYTES and self._small(beginning, start, view):
+        self.sock.sendall(lone.pack_read(known[1], start, start + length, 0))
+        if length <= SMALL_BODY_BYTES and self._small(view):
             return
         while True:
             _, raw, body_bytes = self._frame(view)
             view = view[body_bytes:]
             header = cache_pb2.ReadHeader.FromString(raw)
             codec.raise_error(header.error)
-            self._epoch = header.epoch
+            if header.epoch != self._epoch:
+                self._epoch = header.epoch
+                self._last = lone.answer_around(b"", 0, 1, CHECKSUM_BYTES, header.epoch)[1]
             if header.last:
                 return
 
-    def _small(self, beginning: bytes, start: int, view: memoryview) -> bool:
-        """Whether a small answer was received whole, as it should be; else what came is kept."""
-        before, after = lone.answer_around(beginning, start, len(view), CHECKSUM_BYTES, self._epoch)
-        body = len(before) + CHECKSUM_BYTES + len(after)
-        end, room, filled = body + len(view), self._room, self._filled
-        while filled < end:
-            filled += self._some(room[filled : max(end, _FIRST_BYTES)])
-            if room[: min(filled, len(before))] != before[:filled]:
-                self._filled = filled
-                return False
+    def _small(self, view: memoryview) -> bool:
+        """Whether a small answer was received whole, in its only frame; else what came is kept."""
+        room, filled = self._room, self._filled
+        while filled < PREFIX_BYTES:
+            filled += self._some(room[filled:_FIRST_BYTES])
         self._filled = filled
-        if filled > end or room[body - len(after) : body] != after:
+        kind, header_bytes, body_bytes = _PREFIX.unpack_from(room)
+        border = PREFIX_BYTES + header_bytes
+        end = border + body_bytes
+        if kind != _ANSWER or body_bytes != len(view) or not filled <= end <= len(room):
             return False
-        view[:] = room[body:end]
+        while filled < end:
+            filled += self._some(room[filled:end])
+        self._filled = filled
+        if room[border - len(self._last) : border] != self._last:
+            return False
+        view[:] = room[border:end]
         self._filled = 0
         return True
 

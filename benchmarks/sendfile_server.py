@@ -30,6 +30,9 @@ class RawSendfile:
         self.sock.sendall(REQUEST.pack(key.encode(), start, len(view)))
         receive_exactly(self.sock, view)
 
+    def close(self) -> None:
+        self.sock.close()
+
 
 def _serve(sock: socket.socket, open_key: object) -> None:
     assert callable(open_key)

@@ -73,6 +73,7 @@ class LaneServer:
         stall_s: float = STALL_S,
     ) -> None:
         self._reader = reader
+        self._small = reader.small
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
         self._cluster = cluster
@@ -175,26 +176,26 @@ class LaneServer:
         if self._draining:
             return False
         epoch = self._cluster.epoch
-        repeated = self._repeats.answer(request, self._passes(connection), epoch)
-        if repeated is not None:
-            connection.busy = True
-            self._send_hit(connection, repeated.items, repeated.close)
-            self._reader.hit_again(repeated.slices)
+        frame = self._small.answer(request, epoch)
+        if frame is not None:
+            connection.thread.send_at_once(connection, frame)
+            self._small.sent()
             return True
-        small = self._reader.small.answer(request, epoch)
-        if small is None:
+        repeated = self._repeats.answer(request, self._passes(connection), epoch)
+        if repeated is None:
             return False
-        connection.thread.send_at_once(connection, small.frame)
-        self._reader.small.sent(small)
+        connection.busy = True
+        self._send_hit(connection, repeated.items, repeated.close)
+        self._reader.hit_again(repeated.slices)
         return True
 
     def awaits_quiet(self) -> bool:
         """Whether something that was sent is to be told of yet."""
-        return self._reader.small.behind
+        return self._small.behind
 
     def quiet(self) -> None:
         """Time to tell of what was sent."""
-        self._reader.small.settle()
+        self._small.settle()
 
     def refuse(self, connection: Connection, error: CacheError) -> None:
         log.info("connection refused", why=str(error))

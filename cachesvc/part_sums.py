@@ -2,7 +2,7 @@
 
 Rules: they say what bytes of a version must hash to, not where those are stored: they outlive the
 block's file, and do harm to nobody when it is gone. Of the blocks, those that were noted first go
-first. `of` takes no lock.
+first. `of` and `one` take no lock.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Iterable
 from threading import Lock
 
 from cachesvc.core.blocks import BlockRef
-from cachesvc.core.parts import SUMS_BYTES
+from cachesvc.core.parts import PER_PAGE, SUMS_BYTES
 
 MAX_BYTES = 32 << 20
 _ENTRY_BYTES = 512  # of memory that a block takes beside its checksums
 
 
 class _Block:
-    """noted: a bitmap of pages. A page's bit is set when its checksums stand in `sums`."""
+    """sums: one after another; of pages that are not known, zeros. numbers: the same, one each."""
 
-    __slots__ = ("noted", "sums")
+    __slots__ = ("numbers", "sums")
 
     def __init__(self, page_count: int) -> None:
-        self.noted = 0
         self.sums = bytearray(page_count * SUMS_BYTES)
+        self.numbers = memoryview(self.sums).cast("Q")
 
 
 class PartSums:
@@ -34,19 +34,24 @@ class PartSums:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._blocks: OrderedDict[bytes, _Block] = OrderedDict()
+        self._get = self._blocks.get
         self._lock = Lock()
         self.held_bytes = 0
 
     def of(self, block_id: bytes, page: int) -> bytes | None:
         """The checksums of a page's parts, if they are known."""
-        known = self._blocks.get(block_id)
-        if known is None or not known.noted >> page & 1:
+        known = self._get(block_id)
+        if known is None or not known.numbers[page * PER_PAGE]:
             return None
         return bytes(known.sums[page * SUMS_BYTES : (page + 1) * SUMS_BYTES])
 
+    def one(self, block_id: bytes, page: int, part: int) -> int:
+        """The checksum of a page's part; 0 if it is not known."""
+        known = self._get(block_id)
+        return 0 if known is None else known.numbers[page * PER_PAGE + part]
+
     def note(self, block: BlockRef, first_page: int, sums: bytes | bytearray) -> None:
         """Remember those of adjacent pages (parts.of_page)."""
-        pages = len(sums) // SUMS_BYTES
         start = first_page * SUMS_BYTES
         with self._lock:
             known = self._blocks.get(block.id)
@@ -54,7 +59,6 @@ class PartSums:
                 known = self._blocks[block.id] = _Block(block.page_count)
                 self.held_bytes += _size_bytes(known)
             known.sums[start : start + len(sums)] = sums
-            known.noted |= ((1 << pages) - 1) << first_page
             while self.held_bytes > self._max_bytes:
                 _, oldest = self._blocks.popitem(last=False)
                 self.held_bytes -= _size_bytes(oldest)

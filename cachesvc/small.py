@@ -1,12 +1,12 @@
 """Small hot reads: answers within one page, made in a few steps and kept for who asks again.
 
-Story: a lane gives every whole request to `answer`, unless it is a large one known from before
-(repeats.py). The bytes of the request are the key: what was answered before is sent again as it
-stands, header and body. Else the request is split by hand (wire/lone.py), the parts of a page that
-it touches are read and checked (core/parts.py), and the answer is made and kept. Where the parts'
-checksums are not known, because nobody has filled or read the page since the node began, all of the
-page is checked. What is anything but a stored range, within one page, of a version that the request
-names, is None, and the way of all other requests.
+Story: a lane gives every whole request to `answer`. The bytes of the request are the key: what is
+kept from before is sent again as it stands, header and body. Else the request is split by hand
+(wire/lone.py), the parts of a page that it touches are read and checked (core/parts.py), and the
+answer is made, and kept if it was asked for before (doorkeeper.py). Where the parts' checksums are
+not known, because nobody has filled or read the page since the node began, all of the page is
+checked. What is anything but a stored range, within one page, of a version that the request names,
+is None, and the way of all other requests.
 
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then. It is
@@ -16,9 +16,10 @@ Rules
   not match, and the page is pinned and checked as a whole.
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
-- An answer is kept, and counted, and eviction policy and readahead are told of it, like of any hit,
-  but behind its sending, many at a time (`settle`): alone it costs several times as much.
-- At most MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
+- An answer is counted, and eviction policy and readahead are told of it, like of any hit, but
+  behind its sending, many at a time (`settle`): alone it costs several times as much.
+- What is asked for once is not kept: new memory for it costs more than all else. At most
+  MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
   remembered once they were found here, up to MAX_KNOWN_BYTES; those that were found first go first.
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
   of their parts, are forgotten.
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 import structlog
+from xxhash import xxh3_64_intdigest
 
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
@@ -41,6 +43,7 @@ from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
+from cachesvc.doorkeeper import Doorkeeper
 from cachesvc.kept import Kept
 from cachesvc.pins import Pin
 from cachesvc.store import Store
@@ -49,29 +52,30 @@ from cachesvc.wire import lone
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
+MAX_ASKED = 8192  # requests after which those before are forgotten, to tell who asks again
 MAX_UNTOLD = 16  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
 log = structlog.get_logger(__name__)
-Hits = Callable[[Sequence[tuple[BlockRef, int, int]]], None]
+Hit = tuple[BlockRef, int, int]  # a block, and from which of its bytes to which
+Hits = Callable[[Sequence[Hit]], None]
 _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
+_Found = tuple["_Known", bytes, bytes, BlockFile]  # the same, and their block
 
 
 @dataclass(slots=True)
-class SmallAnswer:
-    """The whole frames of a request and its answer, which is `[start, end)` of a block, and the
-    file that it rests on. used: asked for again since it was last looked at for eviction.
+class _Answer:
+    """The whole frames of a request and its answer, what of a block that is, and the file that it
+    rests on. used: asked for again since it was last looked at for eviction.
     """
 
     request: bytes
     frame: bytes
-    block: BlockRef
-    start: int
-    end: int
+    hit: Hit
     file: BlockFile
     epoch: int
-    size_bytes: int = 0
+    size_bytes: int
     used: bool = False
 
 
@@ -113,14 +117,18 @@ class SmallReads:
         self._geometry = geometry
         self._block_bytes, self._page_bytes = geometry.block_bytes, geometry.page_bytes
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
-        self._opened, self._sums_of = store.open_blocks.get, store.part_sums.of
+        self._opened = store.open_blocks.get
+        self._sums_of, self._sum_of = store.part_sums.of, store.part_sums.one
         self._checked_page = checked_page
         self._hits = hits
         self._max_known_bytes = max_known_bytes
-        self._kept: Kept[bytes, SmallAnswer] = Kept(max_kept_bytes)
+        self._kept: Kept[bytes, _Answer] = Kept(max_kept_bytes)
+        self._doorkeeper = Doorkeeper(MAX_ASKED)
+        self._kept_get, self._asked_before = self._kept.get, self._doorkeeper.knows
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
+        self._known_get = self._known.get
         self._lock = Lock()
-        self._untold: deque[SmallAnswer] = deque()
+        self._untold: deque[Hit] = deque()
         self._telling = Lock()
         self.known_bytes = 0
 
@@ -133,17 +141,19 @@ class SmallReads:
         """Whether something that was sent is untold."""
         return bool(self._untold)
 
-    def answer(self, request: bytes, epoch: int) -> SmallAnswer | None:
-        """The answer to the whole frame of a request, of which `sent` is to be told; or None: it
-        must go the common way.
+    def answer(self, request: bytes, epoch: int) -> bytes | None:
+        """The whole frame that answers the whole frame of a request, or None: it must go the common
+        way. Once it was sent, `sent` is to be called.
 
         Opens a file and reads a page, but waits for no one. epoch: the node's present one.
         """
-        kept = self._kept.get(request)
+        kept = self._kept_get(request)
         if kept is not None and kept.epoch == epoch:
-            opened = self._opened(kept.block.id)
+            opened = self._opened(kept.hit[0].id)
             if opened is not None and opened.file is kept.file:
-                return kept
+                kept.used = True
+                self._untold.append(kept.hit)
+                return kept.frame
         wanted = lone.split_read(request)
         if wanted is None:
             return None
@@ -151,16 +161,25 @@ class SmallReads:
         found = self._found((identity, start // self._block_bytes), start, end, wait=True)
         if found is None:
             return None
-        known, (body, digest, file) = found
+        known, body, digest, file = found
         frame = lone.answer(known.beginning, start, digest, body, epoch)
-        first = start - known.start
-        return SmallAnswer(request, frame, known.block, first, first + end - start, file, epoch)
+        start -= known.start
+        hit = known.block, start, start + len(body)
+        self._untold.append(hit)
+        if self._asked_before(request):
+            self._keep(request, frame, hit, file, epoch)
+        return frame
 
-    def sent(self, answer: SmallAnswer) -> None:
-        """It was a hit, and nobody waits for it any more: it will be told, with others, to whoever
-        counts, and kept.
+    def _keep(self, request: bytes, frame: bytes, hit: Hit, file: BlockFile, epoch: int) -> None:
+        """An answer that was asked for again, for who does so once more."""
+        if hit[2] - hit[1] <= SMALL_BODY_BYTES:
+            size_bytes = len(request) + len(frame) + _ENTRY_BYTES
+            self._kept.keep(request, _Answer(request, frame, hit, file, epoch, size_bytes))
+
+    def sent(self) -> None:
+        """What was answered has left, and nobody waits any more for what is told with others, to
+        whoever counts.
         """
-        self._untold.append(answer)
         if len(self._untold) >= MAX_UNTOLD:
             self.settle()
 
@@ -177,15 +196,9 @@ class SmallReads:
                         with suppress(Exception):
                             self._tell([one])
 
-    def _tell(self, answers: list[SmallAnswer]) -> None:
-        self._store.touch([one.block.id for one in answers])
-        self._hits([(one.block, one.start, one.end) for one in answers])
-        for one in answers:
-            if one.size_bytes:
-                one.used = True
-            elif one.end - one.start <= SMALL_BODY_BYTES:
-                one.size_bytes = len(one.request) + len(one.frame) + _ENTRY_BYTES
-                self._kept.keep(one.request, one)
+    def _tell(self, hits: list[Hit]) -> None:
+        self._store.touch([block.id for block, _, _ in hits])
+        self._hits(hits)
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
@@ -194,36 +207,56 @@ class SmallReads:
         found = self._found((version, start // self._block_bytes), start, end, wait=False)
         if found is None:
             return None
-        known, (body, _, _) = found
-        first = start - known.block.start
-        self._store.touch([known.id])
-        self._hits([(known.block, first, first + len(body))])
+        known, body, _, _ = found
+        first = start - known.start
+        self._tell([(known.block, first, first + len(body))])
         return body
 
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
-        self.settle()
         block_ids = {part.block.id for part in wrong}
-        self._kept.drop_if(lambda kept: kept.block.id in block_ids)
+        self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
 
-    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
-        """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
-        page_bytes = self._page_bytes
-        if start >= end or start // page_bytes != (end - 1) // page_bytes:
-            return None
-        known = self._known.get(key)
-        one = known or self._unpacked(*key)
-        if one is None or end > one.object_end:
-            return None
-        start -= one.start
-        end -= one.start
-        found = self._of_parts(one, start, end, wait) or self._of_page(one, start, end, wait)
-        if found is None:
-            return None
+    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> _Found | None:
+        """Bytes `[start, end)` of an object; None: they are not to be had."""
+        known = self._known_get(key)
         if known is None:
-            self._know(key, one)
-        return one, found
+            return self._found_first(key, start, end, wait)
+        first, part_bytes, page_bytes = start - known.start, self._part_bytes, self._page_bytes
+        within = first % page_bytes
+        beyond = within % part_bytes or end > known.object_end or within + part_bytes > page_bytes
+        if beyond or end - start != part_bytes:
+            return self._read(known, start, end, wait)
+        opened = self._opened(known.id)  # mostly it is one whole part
+        wanted = self._sum_of(known.id, first // page_bytes, within // part_bytes)
+        if opened is None or not wanted:
+            return self._read(known, start, end, wait)
+        try:
+            data = opened.file.pread(part_bytes, first, wait=wait)
+        except OSError:
+            data = b""  # closed meanwhile, or broken: whoever pins it will know
+        if len(data) != part_bytes or xxh3_64_intdigest(data) != wanted:
+            return self._read(known, start, end, wait)
+        return known, data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
+
+    def _found_first(self, key: _Key, start: int, end: int, wait: bool) -> _Found | None:
+        """Of a block that was not asked for before, or has been forgotten."""
+        known = self._unpacked(*key)
+        found = self._read(known, start, end, wait) if known else None
+        if found:
+            self._know(key, found[0])
+        return found
+
+    def _read(self, known: _Known, start: int, end: int, wait: bool) -> _Found | None:
+        """Bytes of an object, from its parts or from the whole page that they lie in."""
+        page_bytes = self._page_bytes
+        if not start < end <= known.object_end or start // page_bytes != (end - 1) // page_bytes:
+            return None
+        start -= known.start
+        end -= known.start
+        found = self._of_parts(known, start, end, wait) or self._of_page(known, start, end, wait)
+        return (known, *found) if found else None
 
     def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
@@ -234,24 +267,19 @@ class SmallReads:
         sums = self._sums_of(known.id, start // page_bytes)
         if opened is None or sums is None or end - start > SMALL_BODY_BYTES:
             return None
-        file = opened.file
         page_start = start - start % page_bytes
         first = (start - page_start) // part_bytes
         read_start = page_start + first * part_bytes
         read_end = read_start - (read_start - end) // part_bytes * part_bytes
         read_end = min(read_end, page_start + page_bytes, known.length_bytes)
         try:
-            data = file.pread(read_end - read_start, read_start, wait=wait)
+            data = opened.file.pread(read_end - read_start, read_start, wait=wait)
         except OSError:
             return None  # closed meanwhile, or broken: whoever pins it will know
-        if read_start == start and read_end == end <= start + part_bytes:
-            digest = checksum(data)
-            right = len(data) == end - start and sums.startswith(digest, first * CHECKSUM_BYTES)
-            return (data, digest, file) if right else None
         if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
             return None
         body = data[start - read_start : end - read_start]
-        return body, checksum(body), file
+        return body, checksum(body), opened.file
 
     def _of_page(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes of a block, the page that they lie in read and checked as a whole; None: the page

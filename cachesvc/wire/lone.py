@@ -11,9 +11,10 @@ parses; anything of another shape is None and goes through codec.py. Tests hold 
 
 from __future__ import annotations
 
-import re
+import struct
 from functools import lru_cache
-from struct import Struct
+
+from google.protobuf.message import DecodeError
 
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.wire import codec
@@ -21,16 +22,15 @@ from cachesvc.wire.frame import PREFIX_BYTES, Kind
 from cachesvc.wire.v1 import cache_pb2
 from cachesvc.wire.varint import pack_varint
 
-_PREFIX = Struct(">4sIQ")
+_PREFIX = struct.Struct(">4sIQ")
 _READ = b"CS" + bytes((Kind.READ, 0))
 _ANSWER = b"CS" + bytes((Kind.READ_ANSWER, 0))
-_EPOCH = Struct("<Q")
+_EPOCH = struct.Struct("<Q")
 _DISK = b"\x18" + bytes((Source.DISK,)) + b"\x22"
 _SHAPE_COUNT = 1024  # shapes of answers that are remembered
-_NUMBER = rb"([\x80-\xff]{0,8}[\x00-\x7f])"
-_rest = re.compile(
-    rb"\x1a.(?:\x08" + _NUMBER + rb")?\x10" + _NUMBER + rb"(?:\x39.{8})?", re.DOTALL
-).fullmatch
+_LONGEST = 1 << 14  # bytes of a request: a length of two bytes ends within it, or is none
+_NO_PLACE = 1 << 63  # an end from here on is none: all that there is
+_range = cache_pb2.Range.FromString
 
 
 def identity_of(version: ObjectVersion) -> bytes:
@@ -64,37 +64,27 @@ def pack_read(identity: bytes, start: int, end: int, epoch: int) -> bytes:
 
 def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     """Identity, start and end of a request's whole frame. None: it is of another shape."""
-    beyond = len(frame)
-    border = PREFIX_BYTES
-    if beyond < border + 8 or _PREFIX.unpack_from(frame) != (_READ, beyond - border, 0):
+    size = len(frame)
+    if size >= _LONGEST:
         return None
-    for tag in b"\x0a\x12":  # object and version, of up to two bytes' length
-        if border + 2 >= beyond or frame[border] != tag:
+    try:
+        if _PREFIX.unpack_from(frame) != (_READ, size - PREFIX_BYTES, 0):
             return None
-        low, high = frame[border + 1], frame[border + 2]
-        if low < 0x80:
-            border += 2 + low
-        elif high < 0x80:
-            border += 3 + (low & 0x7F | high << 7)
-        else:
+        low = frame[17]  # object and version, of up to two bytes' length
+        version = 18 + low if low < 0x80 else 19 + (low & 0x7F | frame[18] << 7)
+        low = frame[version + 1]
+        border = version + (2 + low if low < 0x80 else 3 + (low & 0x7F | frame[version + 2] << 7))
+        low = frame[border + 1]  # the range, of one
+        beyond = border + 2 + low
+        if frame[16] != 0x0A or frame[version] != 0x12 or frame[border] != 0x1A or low >= 0x80:
             return None
-    rest = _rest(frame, border)
-    if rest is None or rest.end(2) != border + 2 + frame[border + 1]:
+        if beyond != size and (beyond + 9 != size or frame[beyond] != 0x39):
+            return None
+        wanted = _range(frame[border + 2 : beyond])
+    except (IndexError, struct.error, DecodeError):
         return None
-    start, end = rest.groups()
-    return frame[PREFIX_BYTES:border], _number(start) if start else 0, _number(end)
-
-
-def _number(raw: bytes) -> int:
-    """What a whole number in protobuf's wire form says; below 2**63 in nine bytes."""
-    number = int.from_bytes(raw, "little")
-    if number < 1 << 40:  # the seven bits of each byte, moved together
-        low = number & 0x7F | number >> 1 & 0x3F80 | number >> 2 & 0x1FC000
-        return low | number >> 3 & 0xFE00000 | number >> 4 & 0x7F0000000
-    number = 0
-    for byte in reversed(raw):
-        number = number << 7 | byte & 0x7F
-    return number
+    end = wanted.end
+    return (frame[PREFIX_BYTES:border], wanted.start, end) if 0 < end < _NO_PLACE else None
 
 
 def answer_start(version: ObjectVersion) -> bytes:
@@ -117,28 +107,26 @@ def answer_around(
     `length_bytes`, at least 1, from `start` on. beginning: `answer_start` of the version.
     """
     first = b"\x08" + pack_varint(start) if start else b""
-    prefix, opening, rest, after = _shape(
-        len(beginning), len(first), length_bytes, sums_bytes, epoch
-    )
-    return b"".join((prefix, beginning, opening, first, rest)), after
+    opening, rest, after = _shape(beginning, len(first), length_bytes, sums_bytes, epoch)
+    return b"".join((opening, first, rest)), after
 
 
 def answer(beginning: bytes, start: int, digest: bytes, body: bytes, epoch: int) -> bytes:
     """The whole frame of such an answer: a body, its checksum, and what stands around them."""
     first = b"\x08" + pack_varint(start) if start else b""
-    prefix, opening, rest, after = _shape(len(beginning), len(first), len(body), len(digest), epoch)
-    return b"".join((prefix, beginning, opening, first, rest, digest, after, body))
+    opening, rest, after = _shape(beginning, len(first), len(body), len(digest), epoch)
+    return b"".join((opening, first, rest, digest, after, body))
 
 
 @lru_cache(_SHAPE_COUNT)
 def _shape(
-    beginning_bytes: int, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
-) -> tuple[bytes, bytes, bytes, bytes]:
-    """Prefix, what stands before and behind the start, and behind the checksums: the same for all
-    answers of such sizes.
+    beginning: bytes, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
+) -> tuple[bytes, bytes, bytes]:
+    """What stands before and behind the start, and behind the checksums: the same for all answers
+    of a version and of such sizes.
     """
     rest = b"\x10" + pack_varint(length_bytes) + _DISK + pack_varint(sums_bytes)
     opening = b"\x22" + pack_varint(first_bytes + len(rest) + sums_bytes)
     after = b"\x28\x01\x39" + _EPOCH.pack(epoch) if epoch else b"\x28\x01"
-    sizes = beginning_bytes, len(opening), first_bytes, len(rest), sums_bytes, len(after)
-    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes), opening, rest, after
+    sizes = len(beginning), len(opening), first_bytes, len(rest), sums_bytes, len(after)
+    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes) + beginning + opening, rest, after

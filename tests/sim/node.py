@@ -288,16 +288,15 @@ class SimNode:
 
     async def _small(self, channel: Channel, raw: bytes) -> bool:
         """Answer a small hot read in one step, if it is one."""
-        answer = self.reader.small.answer(encode(Kind.READ, raw), self.table.epoch)
-        if answer is None:
+        frame = self.reader.small.answer(encode(Kind.READ, raw), self.table.epoch)
+        if frame is None:
             return False
         self.world.count("small hot reads")
-        frame = answer.frame
         prefix = parse_prefix(frame)
         border = PREFIX_BYTES + prefix.header_bytes
         await channel.send((frame[PREFIX_BYTES:border], prefix.body_bytes))
         await channel.send(frame[border:])
-        self.reader.small.sent(answer)
+        self.reader.small.sent()
         return True
 
     def _unpassed(self, segment: Segment, offset: int) -> Segment:

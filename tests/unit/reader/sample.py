@@ -61,9 +61,8 @@ async def hit(rig: Rig, request: ReadRequest) -> bytes | None:
 
 def answered(small: SmallReads, request: bytes, epoch: int) -> bytes | None:
     """The frame of a small answer, as a lane sends it, and tells of it when all is quiet."""
-    answer = small.answer(request, epoch)
-    if answer is None:
-        return None
-    small.sent(answer)
-    small.settle()
-    return answer.frame
+    frame = small.answer(request, epoch)
+    if frame is not None:
+        small.sent()
+        small.settle()
+    return frame

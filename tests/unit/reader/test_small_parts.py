@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from cachesvc.core import parts
-from cachesvc.core.types import ObjectVersion
+from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from tests.support import FILE_BYTES, GEOMETRY, NAME, Rig, blocks_of, open_rig, pattern, run
 from tests.unit.reader.sample import DATA, END, expected, fill
@@ -92,6 +92,40 @@ def test_parts_of_the_page_at_the_end_of_the_object_end_where_it_ends() -> None:
                 for end in range(start + 1, END + 1):
                     assert small(rig, version, (start, end)) == by_hit(rig, version, (start, end))
             assert small(rig, version, (first, END + 1)) is None
+
+    run(body)
+
+
+@pytest.mark.parametrize("page_bytes", [128, 100, 17])
+def test_whole_parts_are_what_they_should_be_wherever_pages_end(page_bytes: int) -> None:
+    geometry = Geometry(8 * page_bytes, page_bytes, 2 * page_bytes, 8 * page_bytes)
+    part_bytes = parts.part_bytes_of(page_bytes)
+
+    async def body() -> None:
+        async with open_rig(geometry=geometry) as rig:
+            version = await fill(rig)
+            known = 0
+            for start in range(END + 3 * geometry.block_bytes):
+                end = start + part_bytes
+                inside = end <= END and start // page_bytes == (end - 1) // page_bytes
+                found = small(rig, version, (start, end))
+                assert body_of(found) == (DATA[start:end] if inside else None), f"byte {start}"
+                known += inside and start % page_bytes % part_bytes == 0
+            assert known > END // part_bytes // 2
+
+    run(body)
+
+
+def test_a_byte_that_rots_in_a_whole_part_that_is_asked_for_is_found() -> None:
+    async def body() -> None:
+        async with open_rig(disks=[MemoryDisk()]) as rig:
+            version = await fill(rig)
+            assert body_of(small(rig, version, (PART, 2 * PART))) == DATA[PART : 2 * PART]
+            overwrite(rig, version, 2 * PART - 1, bytes([DATA[2 * PART - 1] ^ 1]))
+            assert small(rig, version, (PART, 2 * PART)) is None
+            assert rig.count("corrupt_blocks_total", check="page") == 1
+            assert await rig.read((PART, 2 * PART)) == expected(PART, 2 * PART)
+            assert body_of(small(rig, version, (PART, 2 * PART))) == DATA[PART : 2 * PART]
 
     run(body)
 

@@ -1,0 +1,152 @@
+"""Reads of 4 KiB where the scheduler decides nothing: both ends on one core, or each on its own.
+
+Left alone, the scheduler puts a reader and its server on one core or on two, and moves them about
+from one round to the next: a read between two cores takes two to three times as long, whoever
+answers, and so a ratio of `hot-small` says as much of the scheduler as of the servers. Here it has
+no choice. One reader, which is this process, raw clients, 4 objects of 128 MiB, places drawn by
+Zipf's law (0.9) and new in each round, as in `hot-small`; a `nice -n 19` spinner on each core.
+`checking in Python` (checking_server.py) reads the range, hashes, compares and sends it, and does
+nothing else that a cache does: what is left between it and nginx is all that a lane has for finding
+its block, for versions, eviction and counting.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checking_server import RawChecked
+from benchmarks.harness import (
+    MIB,
+    Figure,
+    children,
+    cpu_seconds,
+    dev_origin,
+    in_turn,
+    node,
+    process,
+    ratios,
+)
+from benchmarks.job import VALUE_BYTES, Job, ready_buffer
+from benchmarks.lane_nginx import nginx
+from benchmarks.objects import make_object
+from benchmarks.rawlane import RawHttp, RawLane
+from benchmarks.reader import plan
+from benchmarks.spinner import spinners
+from cachesvc.core.types import ObjectName
+from cachesvc.devorigin.ports import free_ports
+
+OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, READ_COUNT = 4, 128 * MIB, 4096, 700
+ONE, EACH = "one core", "a core each"
+Read = Callable[[str, int, memoryview], object]
+
+
+@contextmanager
+def on_cores(mine: int, theirs: int, pids: Sequence[int]) -> Iterator[None]:
+    """This process on one core and all threads of others on another, until the end."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {mine})
+    try:
+        for pid in pids:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), {theirs})
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _places(keys: list[str], number: int) -> list[tuple[str, int]]:
+    job = Job("ranges", "", keys, OBJECT_BYTES, range_bytes=RANGE_BYTES, zipf=0.9, seed=number)
+    return list(islice(plan(job), READ_COUNT))
+
+
+def _round(read: Read, places: list[tuple[str, int]], pids: Sequence[int]) -> tuple[float, float]:
+    """p50 of a read, and the server's CPU time for one, in us."""
+    view, samples = ready_buffer(RANGE_BYTES), []
+    before_s = cpu_seconds(pids)
+    for key, start in places:
+        before = time.perf_counter()
+        read(key, start, view)
+        samples.append(time.perf_counter() - before)
+    used_s = cpu_seconds(pids) - before_s
+    return statistics.median(samples) * 1e6, used_s / len(places) * 1e6
+
+
+def run(work: Path, rounds: int) -> dict[str, Any]:
+    """The figures, or why there are none."""
+    if shutil.which("nginx") is None:
+        return {"skipped": "nginx is not installed (apt-get install nginx-light)"}
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return {"skipped": "there is only one core"}
+    root, keys = work / "root", [str(number) for number in range(OBJECT_COUNT)]
+    (root / "bench").mkdir(parents=True)
+    for number, key in enumerate(keys):
+        make_object(root / "bench" / key, number, OBJECT_BYTES)
+    (port,) = free_ports(1)
+    checking = (sys.executable, "-m", "benchmarks.checking_server", str(root), str(port))
+    with (
+        dev_origin(root) as origin,
+        node(work / "data", origin) as ours,
+        nginx(root, work) as peer,
+        process(*checking) as ceiling,
+        closing(RawLane(ours.lane)) as lane,
+        closing(RawHttp(peer[1])) as http,
+        closing(RawChecked(("127.0.0.1", port))) as checked,
+    ):
+        versions = {key: lane.stat(ObjectName("bench", key)) for key in keys}
+        readers: dict[str, Read] = {
+            "nginx": lambda key, start, view: http.read_into(f"/bench/{key}", start, view),
+            "checking in Python": lambda key, start, view: checked.read_into(
+                f"bench/{key}", start, view
+            ),
+            "lane": lambda key, start, view: lane.read_into(versions[key], start, view),
+        }
+        buffer = ready_buffer(VALUE_BYTES)
+        for read in readers.values():
+            for key in keys:
+                for start in range(0, OBJECT_BYTES, VALUE_BYTES):
+                    read(key, start, buffer)
+        servers = {"nginx": peer[0], "checking in Python": ceiling, "lane": ours.process}
+        pids = {name: children(server.pid) for name, server in servers.items()}
+        every = [pid for some in pids.values() for pid in some]
+        figures: dict[str, Any] = {}
+        with spinners():
+            for name, theirs in ((ONE, cores[0]), (EACH, cores[1])):
+                with on_cores(cores[0], theirs, every):
+                    figures |= _measured(name, readers, pids, keys, rounds)
+    return figures
+
+
+def _measured(
+    name: str,
+    readers: dict[str, Read],
+    pids: dict[str, list[int]],
+    keys: list[str],
+    rounds: int,
+) -> dict[str, Any]:
+    """The figures of one placement: rounds in turns, after one that does not count. The places are
+    others in each round, and in the other placement.
+    """
+    found: dict[str, list[tuple[float, float]]] = {system: [] for system in readers}
+    for number in range(rounds + 1):
+        places = _places(keys, number if name == ONE else -1 - number)
+        for system in in_turn(list(readers), number):
+            found[system].append(_round(readers[system], places, pids[system]))
+    p50 = {system: [us for us, _ in values[1:]] for system, values in found.items()}
+    figures: dict[str, Any] = {}
+    for system, values in found.items():
+        figures[f"{name}, {system} p50 us"] = Figure.of(p50[system]).as_json()
+        used = Figure.of([cpu_us for _, cpu_us in values[1:]])
+        figures[f"{name}, {system} server CPU us"] = used.as_json()
+        if system != "nginx":
+            figures[f"{name}, {system} / nginx"] = ratios(p50[system], p50["nginx"]).as_json()
+    return figures
