@@ -1,10 +1,11 @@
-"""Reads of 4 KiB where the scheduler decides nothing: both ends on one core, or each on its own.
+"""First reads of 4 KiB where the scheduler decides nothing: both ends on one core, or on two.
 
 Left alone, the scheduler puts a reader and its server on one core or on two, and moves them about
 from one round to the next: a read between two cores takes two to three times as long, whoever
 answers, and so a ratio of `hot-small` says as much of the scheduler as of the servers. Here it has
-no choice. One reader, which is this process, raw clients, 4 objects of 128 MiB, places drawn by
-Zipf's law (0.9) and new in each round, as in `hot-small`; a `nice -n 19` spinner on each core.
+no choice: the first two cores, which on some machines are one core's two threads. One reader, this
+process, raw clients, 4 objects of 128 MiB; places drawn by Zipf's law (0.9), as in `hot-small`, but
+each of them once, so that none is answered as it was before; a `nice -n 19` spinner on each core.
 `checking in Python` (checking_server.py) reads the range, hashes, compares and sends it, and does
 nothing else that a cache does: what is left between it and nginx is all that a lane has for finding
 its block, for versions, eviction and counting.
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from cachesvc.devorigin.ports import free_ports
 
 OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, READ_COUNT = 4, 128 * MIB, 4096, 700
 ONE, EACH = "one core", "a core each"
+_DRAWN = 4000  # of one seed, which is good for 20,000
 Read = Callable[[str, int, memoryview], object]
 
 
@@ -63,9 +65,15 @@ def on_cores(mine: int, theirs: int, pids: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _places(keys: list[str], number: int) -> list[tuple[str, int]]:
-    job = Job("ranges", "", keys, OBJECT_BYTES, range_bytes=RANGE_BYTES, zipf=0.9, seed=number)
-    return list(islice(plan(job), READ_COUNT))
+def _first_reads(keys: list[str]) -> Iterator[tuple[str, int]]:
+    """Places, each of them once."""
+    seen = set()
+    for seed in count():
+        job = Job("ranges", "", keys, OBJECT_BYTES, range_bytes=RANGE_BYTES, zipf=0.9, seed=seed)
+        for place in islice(plan(job), _DRAWN):
+            if place not in seen:
+                seen.add(place)
+                yield place
 
 
 def _round(read: Read, places: list[tuple[str, int]], pids: Sequence[int]) -> tuple[float, float]:
@@ -118,11 +126,12 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
         servers = {"nginx": peer[0], "checking in Python": ceiling, "lane": ours.process}
         pids = {name: children(server.pid) for name, server in servers.items()}
         every = [pid for some in pids.values() for pid in some]
+        places = _first_reads(keys)
         figures: dict[str, Any] = {}
         with spinners():
             for name, theirs in ((ONE, cores[0]), (EACH, cores[1])):
                 with on_cores(cores[0], theirs, every):
-                    figures |= _measured(name, readers, pids, keys, rounds)
+                    figures |= _measured(name, readers, pids, places, rounds)
     return figures
 
 
@@ -130,17 +139,15 @@ def _measured(
     name: str,
     readers: dict[str, Read],
     pids: dict[str, list[int]],
-    keys: list[str],
+    places: Iterator[tuple[str, int]],
     rounds: int,
 ) -> dict[str, Any]:
-    """The figures of one placement: rounds in turns, after one that does not count. The places are
-    others in each round, and in the other placement.
-    """
+    """The figures of one placement: rounds in turns, after one that does not count."""
     found: dict[str, list[tuple[float, float]]] = {system: [] for system in readers}
     for number in range(rounds + 1):
-        places = _places(keys, number if name == ONE else -1 - number)
+        some = list(islice(places, READ_COUNT))
         for system in in_turn(list(readers), number):
-            found[system].append(_round(readers[system], places, pids[system]))
+            found[system].append(_round(readers[system], some, pids[system]))
     p50 = {system: [us for us, _ in values[1:]] for system, values in found.items()}
     figures: dict[str, Any] = {}
     for system, values in found.items():

@@ -10,8 +10,8 @@ from xxhash import xxh3_64_intdigest
 
 
 class Doorkeeper:
-    """Remembers what it was asked for: the last `count` different things, and up to as many before.
-    Any thread may ask; a race makes it forget one, or know one for longer.
+    """Remembers what it was asked for: at least the last `count` different things, and up to twice
+    as many. Any thread may ask; of what is asked at the same time one may be taken for new.
     """
 
     def __init__(self, count: int) -> None:
@@ -21,10 +21,11 @@ class Doorkeeper:
 
     def knows(self, what: bytes) -> bool:
         """Whether it was asked for this lately. From now on it was."""
-        number = xxh3_64_intdigest(what)
-        if number in self._young or number in self._old:
+        number, young = xxh3_64_intdigest(what), self._young
+        if number in young:
             return True
-        self._young.add(number)
-        if len(self._young) >= self._count:
-            self._old, self._young = self._young, set()
-        return False
+        known = number in self._old
+        young.add(number)
+        if len(young) >= self._count and self._young is young:
+            self._old, self._young = young, set()
+        return known

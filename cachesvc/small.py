@@ -17,8 +17,8 @@ Rules
 - A request that names its version has one right answer for ever, so no age is asked for here. The
   epoch that an answer tells is the node's present one, or the answer is made anew.
 - An answer is counted, and eviction policy and readahead are told of it, like of any hit, but
-  behind its sending, many at a time (`settle`): alone it costs several times as much.
-- What is asked for once is not kept: new memory for it costs more than all else. At most
+  many at a time, mostly behind its sending (`settle`): alone it costs several times as much.
+- What is asked for once is not kept: filling new memory costs more than it saves. At most
   MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
   remembered once they were found here, up to MAX_KNOWN_BYTES; those that were found first go first.
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
@@ -128,6 +128,7 @@ class SmallReads:
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._known_get = self._known.get
         self._lock = Lock()
+        self._forgotten_count = 0
         self._untold: deque[Hit] = deque()
         self._telling = Lock()
         self.known_bytes = 0
@@ -143,9 +144,10 @@ class SmallReads:
 
     def answer(self, request: bytes, epoch: int) -> bytes | None:
         """The whole frame that answers the whole frame of a request, or None: it must go the common
-        way. Once it was sent, `sent` is to be called.
+        way. It counts as sent; once it was, `sent` is to be called.
 
-        Opens a file and reads a page, but waits for no one. epoch: the node's present one.
+        Opens a file and reads a page, but waits for no origin and no other node. epoch: the node's
+        present one.
         """
         kept = self._kept_get(request)
         if kept is not None and kept.epoch == epoch:
@@ -154,6 +156,7 @@ class SmallReads:
                 kept.used = True
                 self._untold.append(kept.hit)
                 return kept.frame
+        forgotten = self._forgotten_count
         wanted = lone.split_read(request)
         if wanted is None:
             return None
@@ -166,20 +169,16 @@ class SmallReads:
         start -= known.start
         hit = known.block, start, start + len(body)
         self._untold.append(hit)
-        if self._asked_before(request):
-            self._keep(request, frame, hit, file, epoch)
+        if len(body) <= SMALL_BODY_BYTES and (kept or self._asked_before(request)):
+            size_bytes = len(request) + len(frame) + _ENTRY_BYTES
+            kept = _Answer(request, frame, hit, file, epoch, size_bytes)
+            self._kept.keep(request, kept)
+            if forgotten != self._forgotten_count:  # meanwhile, and perhaps this block
+                self._kept.drop(request, kept)
         return frame
 
-    def _keep(self, request: bytes, frame: bytes, hit: Hit, file: BlockFile, epoch: int) -> None:
-        """An answer that was asked for again, for who does so once more."""
-        if hit[2] - hit[1] <= SMALL_BODY_BYTES:
-            size_bytes = len(request) + len(frame) + _ENTRY_BYTES
-            self._kept.keep(request, _Answer(request, frame, hit, file, epoch, size_bytes))
-
     def sent(self) -> None:
-        """What was answered has left, and nobody waits any more for what is told with others, to
-        whoever counts.
-        """
+        """An answer has left, and nobody waits for what is told with others to whoever counts."""
         if len(self._untold) >= MAX_UNTOLD:
             self.settle()
 
@@ -214,71 +213,58 @@ class SmallReads:
 
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
+        self._forgotten_count += 1
         block_ids = {part.block.id for part in wrong}
         self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
 
     def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> _Found | None:
-        """Bytes `[start, end)` of an object; None: they are not to be had."""
-        known = self._known_get(key)
-        if known is None:
-            return self._found_first(key, start, end, wait)
-        first, part_bytes, page_bytes = start - known.start, self._part_bytes, self._page_bytes
-        within = first % page_bytes
-        beyond = within % part_bytes or end > known.object_end or within + part_bytes > page_bytes
-        if beyond or end - start != part_bytes:
-            return self._read(known, start, end, wait)
-        opened = self._opened(known.id)  # mostly it is one whole part
-        wanted = self._sum_of(known.id, first // page_bytes, within // part_bytes)
-        if opened is None or not wanted:
-            return self._read(known, start, end, wait)
-        try:
-            data = opened.file.pread(part_bytes, first, wait=wait)
-        except OSError:
-            data = b""  # closed meanwhile, or broken: whoever pins it will know
-        if len(data) != part_bytes or xxh3_64_intdigest(data) != wanted:
-            return self._read(known, start, end, wait)
-        return known, data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
-
-    def _found_first(self, key: _Key, start: int, end: int, wait: bool) -> _Found | None:
-        """Of a block that was not asked for before, or has been forgotten."""
-        known = self._unpacked(*key)
-        found = self._read(known, start, end, wait) if known else None
-        if found:
-            self._know(key, found[0])
-        return found
-
-    def _read(self, known: _Known, start: int, end: int, wait: bool) -> _Found | None:
-        """Bytes of an object, from its parts or from the whole page that they lie in."""
+        """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
         page_bytes = self._page_bytes
-        if not start < end <= known.object_end or start // page_bytes != (end - 1) // page_bytes:
+        if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
-        start -= known.start
-        end -= known.start
-        found = self._of_parts(known, start, end, wait) or self._of_page(known, start, end, wait)
-        return (known, *found) if found else None
+        known = self._known_get(key)
+        one = known or self._unpacked(*key)
+        if one is None or end > one.object_end:
+            return None
+        start -= one.start
+        end -= one.start
+        found = self._of_parts(one, start, end, wait) or self._of_page(one, start, end, wait)
+        if found is None:
+            return None
+        if known is None:
+            self._know(key, one)
+        body, digest, file = found
+        return one, body, digest, file
 
     def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
         it is not known what they must be, or they are not that.
         """
-        page_bytes, part_bytes = self._page_bytes, self._part_bytes
-        opened = self._opened(known.id)
-        sums = self._sums_of(known.id, start // page_bytes)
-        if opened is None or sums is None or end - start > SMALL_BODY_BYTES:
+        part_bytes, opened = self._part_bytes, self._opened(known.id)
+        if opened is None or end - start > SMALL_BODY_BYTES:
             return None
-        page_start = start - start % page_bytes
-        first = (start - page_start) // part_bytes
-        read_start = page_start + first * part_bytes
-        read_end = read_start - (read_start - end) // part_bytes * part_bytes
-        read_end = min(read_end, page_start + page_bytes, known.length_bytes)
+        page, within = divmod(start, self._page_bytes)
+        first, skipped = divmod(within, part_bytes)
         try:
+            if not skipped and end - start == part_bytes:  # mostly: one, and all of it
+                wanted = self._sum_of(known.id, page, first)
+                data = opened.file.pread(part_bytes, start, wait=wait) if wanted else b""
+                if len(data) != part_bytes or xxh3_64_intdigest(data) != wanted:
+                    return None
+                return data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
+            sums = self._sums_of(known.id, page)
+            if sums is None:
+                return None
+            read_start = start - skipped
+            read_end = read_start - (read_start - end) // part_bytes * part_bytes
+            read_end = min(read_end, (page + 1) * self._page_bytes, known.length_bytes)
             data = opened.file.pread(read_end - read_start, read_start, wait=wait)
         except OSError:
             return None  # closed meanwhile, or broken: whoever pins it will know
         if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
             return None
-        body = data[start - read_start : end - read_start]
+        body = data[skipped : skipped + end - start]
         return body, checksum(body), opened.file
 
     def _of_page(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:

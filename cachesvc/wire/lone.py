@@ -70,11 +70,13 @@ def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     try:
         if _PREFIX.unpack_from(frame) != (_READ, size - PREFIX_BYTES, 0):
             return None
-        low = frame[17]  # object and version, of up to two bytes' length
+        # Object and version, of one or two bytes' length; the range, of one. Where a length has
+        # more bytes, the next field would begin beyond _LONGEST, and there is none.
+        low = frame[17]
         version = 18 + low if low < 0x80 else 19 + (low & 0x7F | frame[18] << 7)
         low = frame[version + 1]
         border = version + (2 + low if low < 0x80 else 3 + (low & 0x7F | frame[version + 2] << 7))
-        low = frame[border + 1]  # the range, of one
+        low = frame[border + 1]
         beyond = border + 2 + low
         if frame[16] != 0x0A or frame[version] != 0x12 or frame[border] != 0x1A or low >= 0x80:
             return None
@@ -107,26 +109,28 @@ def answer_around(
     `length_bytes`, at least 1, from `start` on. beginning: `answer_start` of the version.
     """
     first = b"\x08" + pack_varint(start) if start else b""
-    opening, rest, after = _shape(beginning, len(first), length_bytes, sums_bytes, epoch)
-    return b"".join((opening, first, rest)), after
+    prefix, opening, rest, after = _shape(
+        len(beginning), len(first), length_bytes, sums_bytes, epoch
+    )
+    return b"".join((prefix, beginning, opening, first, rest)), after
 
 
 def answer(beginning: bytes, start: int, digest: bytes, body: bytes, epoch: int) -> bytes:
     """The whole frame of such an answer: a body, its checksum, and what stands around them."""
     first = b"\x08" + pack_varint(start) if start else b""
-    opening, rest, after = _shape(beginning, len(first), len(body), len(digest), epoch)
-    return b"".join((opening, first, rest, digest, after, body))
+    prefix, opening, rest, after = _shape(len(beginning), len(first), len(body), len(digest), epoch)
+    return b"".join((prefix, beginning, opening, first, rest, digest, after, body))
 
 
 @lru_cache(_SHAPE_COUNT)
 def _shape(
-    beginning: bytes, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
-) -> tuple[bytes, bytes, bytes]:
-    """What stands before and behind the start, and behind the checksums: the same for all answers
-    of a version and of such sizes.
+    beginning_bytes: int, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Prefix, what stands before and behind the start, and behind the checksums: the same for all
+    answers of such sizes.
     """
     rest = b"\x10" + pack_varint(length_bytes) + _DISK + pack_varint(sums_bytes)
     opening = b"\x22" + pack_varint(first_bytes + len(rest) + sums_bytes)
     after = b"\x28\x01\x39" + _EPOCH.pack(epoch) if epoch else b"\x28\x01"
-    sizes = len(beginning), len(opening), first_bytes, len(rest), sums_bytes, len(after)
-    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes) + beginning + opening, rest, after
+    sizes = beginning_bytes, len(opening), first_bytes, len(rest), sums_bytes, len(after)
+    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes), opening, rest, after

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cachesvc.core.errors import CacheError
@@ -13,6 +13,7 @@ from cachesvc.wire import codec, lone
 from cachesvc.wire.codec import END_OF_OBJECT, ReadHead, SegmentHead
 from cachesvc.wire.frame import PREFIX_BYTES, Kind, encode
 from cachesvc.wire.v1 import cache_pb2
+from cachesvc.wire.varint import pack_varint
 
 texts = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
 names = st.builds(ObjectName, texts.map(lambda t: t[:60]), texts.map(lambda t: t[:200] * 2))
@@ -96,7 +97,44 @@ def test_of_a_damaged_request_nothing_else_is_read_than_protobuf_reads(
                 del frame[place]
             case "put":
                 frame.insert(place, data.draw(st.integers(0, 255)))
-    raw = bytes(frame)
+    split_as_protobuf_reads(bytes(frame))
+
+
+@st.composite
+def odd_requests(draw: st.DrawFn) -> bytes:
+    """Three fields or four, mostly as they should be, each of them odd in one way or another."""
+    version = draw(versions)
+    object_ = cache_pb2.ObjectName(bucket=version.name.bucket, key=version.name.key)
+    named = codec.pack_version(version).SerializeToString()
+    wanted = cache_pb2.Range(
+        start=draw(offsets), end=draw(st.sampled_from((0, 1, 9, 1 << 40, (1 << 63) - 1, 1 << 63)))
+    ).SerializeToString()
+    junk = draw(
+        st.sampled_from((b"", b"\x08", b"\x10\x05", b"\x7a\x02hi", b"\x08\x81\x00", b"\xff"))
+    )
+    wanted = wanted + junk if draw(st.booleans()) else junk + wanted
+    fields = []
+    for usual, raw in zip(
+        b"\x0a\x12\x1a", (object_.SerializeToString(), named, wanted), strict=True
+    ):
+        tag = draw(st.sampled_from((usual, usual, usual, 0x0A, 0x12, 0x1A, 0x22, 0x39)))
+        length = bytearray(pack_varint(len(raw)))
+        for _ in range(draw(st.sampled_from((0, 0, 0, 1, 2)))):  # padded
+            length[-1] |= 0x80
+            length.append(0)
+        fields.append(bytes((tag, *length)) + raw)
+    tail = draw(st.sampled_from((b"", b"", b"\x39" + bytes(8), b"\x28\x01", b"\x3a" + bytes(8))))
+    return encode(Kind.READ, b"".join((*fields, tail)))
+
+
+@settings(max_examples=400)
+@given(odd_requests())
+def test_of_an_odd_request_nothing_else_is_read_than_protobuf_reads(frame: bytes) -> None:
+    split_as_protobuf_reads(frame)
+
+
+def split_as_protobuf_reads(raw: bytes) -> None:
+    """The request is not split, or what protobuf reads in it."""
     found = lone.split_read(raw)
     if found is None:
         return

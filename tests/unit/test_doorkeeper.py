@@ -18,5 +18,15 @@ def test_the_last_are_known_and_those_of_long_ago_forgotten() -> None:
     for number, what in enumerate(every):
         assert not keeper.knows(what)
         assert len(keeper._young) + len(keeper._old) < 2 * count
-        assert keeper.knows(every[max(0, number - count + 1)])
+        assert number % 50 or keeper.knows(what)
+    assert all(keeper.knows(what) for what in every[: -count - 1 : -1])
     assert not any(keeper.knows(what) for what in every[:50])
+
+
+def test_who_comes_again_and_again_stays_known_among_many_strangers() -> None:
+    keeper = Doorkeeper(10)
+    keeper.knows(b"a")
+    for number in range(1000):
+        assert keeper.knows(b"%d" % number) is False
+        if number % 8 == 0:
+            assert keeper.knows(b"a")

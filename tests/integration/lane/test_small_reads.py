@@ -9,6 +9,7 @@ import pytest
 
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion, Source
+from cachesvc.small import MAX_UNTOLD
 from cachesvc.wire import codec, lone
 from cachesvc.wire.frame import Kind, encode
 from tests.integration.inprocess import GEOMETRY, InProcessNode, RawClient
@@ -27,6 +28,17 @@ def test_the_same_small_read_is_answered_from_memory_and_right(
             client.ask(ReadRequest(NAME, ((100, 5000),), version))
             assert client.answer() == (version, DATA[100:5000], {Source.DISK})
             assert len(node.reader.small._kept) == min(times, 1), "kept by the second who asks"
+
+
+def test_what_is_to_be_counted_does_not_pile_up_while_one_reads_without_a_pause(
+    filled: tuple[InProcessNode, ObjectVersion],
+) -> None:
+    node, version = filled
+    with RawClient(node).greeted() as client:
+        for start in range(20 * MAX_UNTOLD):
+            client.ask(ReadRequest(NAME, ((start, start + 9),), version))
+            assert client.answer()[1] == DATA[start : start + 9]
+            assert len(node.reader.small._untold) <= MAX_UNTOLD
 
 
 def test_nobody_is_answered_before_hello(filled: tuple[InProcessNode, ObjectVersion]) -> None:

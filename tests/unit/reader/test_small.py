@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.core.blocks import BlockRef
-from cachesvc.core.request import ReadRequest
-from cachesvc.core.types import ObjectVersion
+from cachesvc.core.blocks import BlockRef, slices
+from cachesvc.core.request import SMALL_BODY_BYTES, ReadRequest
+from cachesvc.core.types import ByteRange, Geometry, ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
 from cachesvc.small import _ENTRY_BYTES, MAX_IDENTITY_BYTES, MAX_UNTOLD, SmallReads
@@ -112,7 +112,9 @@ def test_what_was_kept_goes_with_the_open_file_of_its_block(why: str) -> None:
     async def body() -> None:
         async with open_rig(capacity_bytes=7 * FILE_BYTES) as rig:
             version = await fill(rig)
-            assert small(rig, version, (5, 55)) is not None
+            for _ in range(2):
+                assert small(rig, version, (5, 55)) is not None
+            assert rig.reader.small.kept_bytes > 0
             block, stock = blocks_of(version)[0], rig.store._stock
             (device,) = rig.store.devices
             if why == "dropped":
@@ -222,6 +224,69 @@ def test_what_nobody_has_asked_for_twice_is_not_kept() -> None:
             again = answered(table, once[3], EPOCH)
             assert [kept.request for kept in table._kept.values()] == [once[3]]
             assert answered(table, once[3], EPOCH) is again
+
+    run(body)
+
+
+def test_what_is_large_for_a_small_read_is_answered_and_not_kept() -> None:
+    page_bytes = 2 * SMALL_BODY_BYTES
+    geometry = Geometry(4 * page_bytes, page_bytes, page_bytes, 4 * page_bytes)
+
+    async def body() -> None:
+        async with open_rig(geometry=geometry) as rig:
+            version = rig.origin.put(NAME, pattern(3 * page_bytes))
+            await rig.read()
+            for size in (SMALL_BODY_BYTES + 1, SMALL_BODY_BYTES):
+                assert rig.reader.small.kept_bytes == 0
+                for _ in range(3):
+                    assert small(rig, version, (page_bytes, page_bytes + size)) is not None
+            assert rig.reader.small.kept_bytes > 0
+
+    run(body)
+
+
+def test_what_is_being_answered_while_it_is_distrusted_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version, table = await fill(rig), rig.reader.small
+            knows, wrong = table._asked_before, list(slices(version, ByteRange(5, 55), GEOMETRY))
+
+            def meanwhile(request: bytes) -> bool:
+                table.forget(wrong)  # as another thread would
+                return knows(request)
+
+            monkeypatch.setattr(table, "_asked_before", meanwhile)
+            for _ in range(3):
+                assert small(rig, version, (5, 55)) is not None
+                assert table.kept_bytes == 0
+
+    run(body)
+
+
+def test_a_kept_answer_of_another_epoch_is_replaced_by_the_first_who_asks() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version, table = await fill(rig), rig.reader.small
+            request = request_of(version, (5, 55))
+            for epoch in (1, 1, 2):
+                answered(table, request, epoch)
+            assert [kept.epoch for kept in table._kept.values()] == [2]
+
+    run(body)
+
+
+def test_a_request_that_names_no_valid_object_goes_the_common_way() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            for name in (("bucket", ""), ("", "key"), ("bucket", "k" * 1025)):
+                object_ = cache_pb2.ObjectName(bucket=name[0], key=name[1])
+                message = cache_pb2.ReadRequest(object=object_, version=codec.pack_version(version))
+                message.ranges.add(start=0, end=9)
+                frame = encode(Kind.READ, message.SerializeToString())
+                assert answered(rig.reader.small, frame, EPOCH) is None
 
     run(body)
 

@@ -169,7 +169,10 @@ def test_a_file_that_is_cut_short_under_a_checked_page_gives_no_short_answer(lef
     run(body)
 
 
-def test_a_page_whose_file_fails_a_read_of_a_part_is_asked_for_as_a_whole() -> None:
+@pytest.mark.parametrize("wanted", [(PAGE + 7, PAGE + 70), (PAGE, PAGE + PART)])
+def test_a_page_whose_file_fails_a_read_of_a_part_is_asked_for_as_a_whole(
+    wanted: tuple[int, int],
+) -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
@@ -185,10 +188,31 @@ def test_a_page_whose_file_fails_a_read_of_a_part_is_asked_for_as_a_whole() -> N
 
             pin.held.file.pread = closed_meanwhile  # type: ignore[method-assign]
             pin.close()
-            found = small(rig, version, (PAGE + 7, PAGE + 70))
-            assert body_of(found) == DATA[PAGE + 7 : PAGE + 70]
+            assert body_of(small(rig, version, wanted)) == DATA[slice(*wanted)]
             assert rig.count("corrupt_blocks_total", check="page") == 0
             assert not rig.store.devices[0].failure
+
+    run(body)
+
+
+@pytest.mark.parametrize("wanted", [(PAGE + 7, PAGE + 70), (PAGE, PAGE + PART)])
+def test_who_may_not_wait_for_a_disk_does_not(wanted: tuple[int, int]) -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            assert rig.reader.small.body(version, *wanted) == DATA[slice(*wanted)]
+            pin = rig.store.hold(blocks_of(version)[0])
+            assert pin is not None
+
+            def not_in_memory(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+                assert not wait
+                raise BlockingIOError(11, "not all of it is in memory")
+
+            pin.held.file.pread = not_in_memory  # type: ignore[method-assign]
+            pin.close()
+            assert rig.reader.small.body(version, *wanted) is None
+            for empty in (0, GEOMETRY.block_bytes, END):
+                assert rig.reader.small.body(version, empty, empty) is None
 
     run(body)
 
