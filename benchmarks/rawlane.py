@@ -42,7 +42,7 @@ class RawLane:
         self._room = memoryview(bytearray(PREFIX_BYTES + MAX_HEADER_BYTES))
         self._filled = 0
         self._epoch = 0
-        self._last = b"\x28\x01"  # how the header of a last frame ends
+        self._last = b"?"  # how the header of a last frame ends, once an epoch was told
         self._known: dict[int, tuple[ObjectVersion, bytes]] = {}  # by id, which stays
         hello = cluster_pb2.HelloRequest(protocol_version=PROTOCOL_VERSION)
         self.sock.sendall(encode(Kind.HELLO, hello.SerializeToString()))
@@ -99,7 +99,7 @@ class RawLane:
             view = view[body_bytes:]
             header = cache_pb2.ReadHeader.FromString(raw)
             codec.raise_error(header.error)
-            if header.epoch != self._epoch:
+            if header.epoch and header.epoch != self._epoch:
                 self._epoch = header.epoch
                 self._last = lone.answer_around(b"", 0, 1, CHECKSUM_BYTES, header.epoch)[1]
             if header.last:

@@ -163,14 +163,15 @@ class Coalescer:
         """Whether no probe and no flight of a block 0 of the object is under way."""
         return name not in self._probes and name not in self._firsts
 
-    async def settled(self, block: BlockRef) -> None:
-        """Until flights that everybody left have stored what had landed of them, so that it is not
-        fetched again; SETTLE_S at most.
+    async def settled(self, block: BlockRef, pages: int) -> None:
+        """Until flights that everybody left have stored what had landed of these pages, a bitmap,
+        so that it is not fetched again; SETTLE_S at most.
         """
         stopping = [
             flight.task
             for flight, landing in self._flying.items()
-            if flight.called_off and flight.task and landing.begun and flight.extent.block == block
+            if flight.called_off and flight.task and landing.begun
+            if flight.extent.block == block and flight.extent.pages & pages
         ]
         if stopping:
             await asyncio.wait(stopping, timeout=SETTLE_S)

@@ -55,7 +55,7 @@ class Device:
         self.looked_at = float("-inf")
         self._room_bytes = capacity_bytes  # what the file system has for us, by the last look
         self._bound_bytes = capacity_bytes
-        self._evicted = False  # since the last look
+        self._removed = False  # since the last look
         self._low = False  # at the last look
         self._policy = policy
 
@@ -98,11 +98,11 @@ class Device:
         self._limit()
         if not short_bytes:
             low = space.free_bytes < headroom_bytes // 2
-            if low and self._low and self._evicted:
+            if low and self._low and self._removed:
                 self.vain_until = now + VAIN_REST_S
             elif space.free_bytes >= headroom_bytes:
                 self.vain_until = float("-inf")
-            self._low, self._evicted = low, False
+            self._low, self._removed = low, False
 
     def found(self, taken_bytes: int) -> None:
         """A file that stood there before, and counted as taken by others, is ours."""
@@ -160,4 +160,4 @@ class Device:
         """The file of a block that was leaving is removed."""
         size_bytes = self.leaving.pop(block_id, 0)
         self.freed_bytes += size_bytes
-        self._evicted = self._evicted or size_bytes > 0
+        self._removed = self._removed or size_bytes > 0

@@ -34,7 +34,8 @@ class Joiner:
         try:
             while block.index == 0 and (probe := self._coalescer.probing(block.version.name)):
                 await probe.head()
-            await self._coalescer.settled(block)
+            missing = pages & ~(self._store.at_hand(block) or 0)
+            await self._coalescer.settled(block, missing)
             return self._coalescer.join(block, pages, keep=keep, probed=probed)
         finally:
             if pin is not None:

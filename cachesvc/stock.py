@@ -161,7 +161,8 @@ class Stock:
             fits = need_bytes <= room_bytes
             device.reserved_bytes += need_bytes if fits else 0
         try:
-            self.remove(device, ids, closing)
+            if ids:
+                self.remove(device, ids, closing)
             if fits and need_bytes + leaving_bytes > room_bytes:
                 with self.lock:
                     self._gone.wait_for(lambda: leaving.isdisjoint(device.leaving))

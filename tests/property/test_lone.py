@@ -133,6 +133,24 @@ def test_of_an_odd_request_nothing_else_is_read_than_protobuf_reads(frame: bytes
     split_as_protobuf_reads(frame)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\x1a\x01\xff",  # no Range
+        b"\x1a\x02\x08\x05",  # of no end
+        b"\x1a\x02\x10\x00",
+        b"\x22\x02\x10\x05",  # another field
+        b"\x1a\x82\x00\x10\x05" + bytes(125),  # a length of two bytes
+        b"\x1a\x02\x10\x05\x3a" + bytes(8),
+        b"",
+    ],
+)
+def test_what_is_no_range_of_a_version_is_not_split(rest: bytes) -> None:
+    identity = lone.identity_of(ObjectVersion(ObjectName("b", "k"), '"e"', 9))
+    assert lone.split_read(encode(Kind.READ, identity + b"\x1a\x02\x10\x05")) is not None
+    assert lone.split_read(encode(Kind.READ, identity + rest)) is None
+
+
 def split_as_protobuf_reads(raw: bytes) -> None:
     """The request is not split, or what protobuf reads in it."""
     found = lone.split_read(raw)

@@ -78,6 +78,27 @@ def test_who_comes_right_after_the_last_one_left_fetches_nothing_again() -> None
     run(body)
 
 
+def test_who_wants_other_pages_does_not_wait_for_a_flight_that_stops() -> None:
+    async def body() -> None:
+        async with open_rig(write_bytes=1024) as rig:
+            block = blocks_of(rig.origin.put(NAME, DATA))[0]
+            most = ALL >> 2
+            hold = rig.coalescer.join(block, most)
+            flight = flight_of(hold, 2)
+            assert flight.extent.pages == most
+            await flight.wait(2)
+            hold.close()
+            others = asyncio.create_task(rig.coalescer.settled(block, ALL & ~most))
+            same = asyncio.create_task(rig.coalescer.settled(block, most))
+            await asyncio.sleep(0)
+            assert others.done()
+            assert not same.done()
+            await same
+            assert rig.store.present(block) & 1
+
+    run(body)
+
+
 def test_a_flight_that_is_left_before_its_first_step_stops_cleanly() -> None:
     async def body() -> None:
         async with open_rig() as rig:
