@@ -21,6 +21,11 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if not missing or missing in _OURS:
             raise
+        if sys.argv[1:] == ["--version"]:
+            from importlib.metadata import version
+
+            sys.stdout.write(f"cachesvc {version('cachesvc')}\n")
+            return
         sys.exit(
             "cachesvc: the program needs more than the thin client, which is all that is installed"
             f" ({missing} is missing): pip install '.[node]' in a clone"

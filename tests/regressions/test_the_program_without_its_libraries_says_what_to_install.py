@@ -6,6 +6,7 @@ Story: it ended in a traceback that named typer, and then in a line that named t
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_the_program_without_its_libraries_says_what_to_install(
     assert f"({package} is missing)" in said
     assert "pip install '.[node]' in a clone" in said
     assert "\n" not in said
+
+
+def test_it_tells_its_version_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "cachesvc.cli", raising=False)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.setattr(sys, "argv", ["cachesvc", "--version"])
+    main()
+    assert capsys.readouterr().out == f"cachesvc {version('cachesvc')}\n"
 
 
 def test_a_module_of_ours_that_is_missing_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,5 +109,5 @@ STATS = Stats()
 
 
 def intercepted() -> Intercepted:
-    """What interception did in this process so far."""
+    """What interception did in this process so far; the class says what each counter is."""
     return STATS.snapshot()
