@@ -140,7 +140,7 @@ def test_of_an_odd_request_nothing_else_is_read_than_protobuf_reads(frame: bytes
         b"\x1a\x02\x08\x05",  # of no end
         b"\x1a\x02\x10\x00",
         b"\x22\x02\x10\x05",  # another field
-        b"\x1a\x82\x00\x10\x05" + bytes(125),  # a length of two bytes
+        b"\x1a\x82\x10\x05\x7a\x7e" + bytes(126),  # a length of two bytes: 2050, not 130
         b"\x1a\x02\x10\x05\x3a" + bytes(8),
         b"",
     ],
