@@ -52,7 +52,7 @@ from cachesvc.wire import lone
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
-MAX_ASKED = 8192  # requests after which those before are forgotten, to tell who asks again
+MAX_ASKED = 8192  # different requests by which it is told who asks again (Doorkeeper)
 MAX_UNTOLD = 16  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
@@ -61,7 +61,6 @@ Hit = tuple[BlockRef, int, int]  # a block, and from which of its bytes to which
 Hits = Callable[[Sequence[Hit]], None]
 _Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
-_Found = tuple["_Known", bytes, bytes, BlockFile]  # the same, and their block
 
 
 @dataclass(slots=True)
@@ -123,8 +122,7 @@ class SmallReads:
         self._hits = hits
         self._max_known_bytes = max_known_bytes
         self._kept: Kept[bytes, _Answer] = Kept(max_kept_bytes)
-        self._doorkeeper = Doorkeeper(MAX_ASKED)
-        self._kept_get, self._asked_before = self._kept.get, self._doorkeeper.knows
+        self._kept_get, self._asked_before = self._kept.get, Doorkeeper(MAX_ASKED).knows
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._known_get = self._known.get
         self._lock = Lock()
@@ -164,7 +162,7 @@ class SmallReads:
         found = self._found((identity, start // self._block_bytes), start, end, wait=True)
         if found is None:
             return None
-        known, body, digest, file = found
+        known, (body, digest, file) = found
         frame = lone.answer(known.beginning, start, digest, body, epoch)
         start -= known.start
         hit = known.block, start, start + len(body)
@@ -206,7 +204,7 @@ class SmallReads:
         found = self._found((version, start // self._block_bytes), start, end, wait=False)
         if found is None:
             return None
-        known, body, _, _ = found
+        known, (body, _, _) = found
         first = start - known.start
         self._tell([(known.block, first, first + len(body))])
         return body
@@ -218,7 +216,7 @@ class SmallReads:
         self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
 
-    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> _Found | None:
+    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
         """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
         page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
@@ -234,8 +232,7 @@ class SmallReads:
             return None
         if known is None:
             self._know(key, one)
-        body, digest, file = found
-        return one, body, digest, file
+        return one, found
 
     def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
