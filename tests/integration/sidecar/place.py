@@ -60,8 +60,13 @@ def spoil(node: NodeProcess, content: bytes, offset: int) -> None:
                     return True
         return False
 
-    until(lambda: node.metric("flights") == 0, "the fill is over")
+    fills_over(node)
     until(spoiled, "the block is stored")
+
+
+def fills_over(node: NodeProcess) -> None:
+    """Wait until no fill is under way: a reader has all bytes before they are counted and stored."""
+    until(lambda: node.metric("flights") == 0, "the fills are over")
 
 
 def socket_of(sidecar: SidecarProcess) -> Path:

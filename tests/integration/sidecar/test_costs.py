@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gateway.gate import ask
-from tests.integration.sidecar.place import BUCKET, LONG, Place, sidecars, uri
+from tests.integration.sidecar.place import BUCKET, LONG, Place, fills_over, sidecars, uri
 from tests.support import pattern
 
 pytestmark = pytest.mark.slow
@@ -26,6 +26,7 @@ def test_a_cold_object_costs_one_get_in_all_and_a_hot_one_nothing(place: Place) 
         assert first.sources() == {"peer": len(data)}
         assert second.read(uri("cold")) == data, "hot in the ring, cold in this sidecar"
         assert second.stat(uri("cold")).size == len(data)
+        fills_over(place.sidecars[0])
         before = place.sidecars[0].metric("ring_requests_total")
         assert first.read(uri("cold"), 5, 70_000) == data[5:70_000]
         assert first.sources() == {"peer": len(data), "disk": 69_995}
@@ -49,9 +50,11 @@ def test_the_bytes_come_from_the_ring_and_are_counted_as_such(place: Place) -> N
     data = pattern(9 * MIB + 5, seed=2)
     place.put("large", data)
     sidecar = place.sidecars[0]
+    fills_over(sidecar)
     before = sidecar.metric("ring_bytes_total")
     with place.client() as client:
         assert client.read(uri("large")) == data
+    fills_over(sidecar)
     assert sidecar.metric("ring_bytes_total") - before == len(data)
     assert sidecar.metric("origin_bytes_total") == 0
     assert sidecar.metric('read_bytes_total{source="peer"}') >= len(data)
