@@ -13,6 +13,12 @@ from cachesvc.core.types import ByteRange, ObjectName, clamp
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
+def size_told(content_range: str | None) -> int | None:
+    """The object's size in bytes that a Content-Range tells; None if it tells none."""
+    found = _told(content_range)
+    return None if found is None else found[2]
+
+
 def promised(
     name: ObjectName,
     asked: tuple[int, int | None],
@@ -33,12 +39,12 @@ def promised(
         raise ValueError(f"{name}: the origin answers with Content-Length {length_bytes}")
     size_bytes, first, beyond = length_bytes, 0, length_bytes
     if status == 206:
-        found = _CONTENT_RANGE.fullmatch(content_range or "")
+        found = _told(content_range)
         if found is None:
             raise ValueError(
                 f"{name}: the origin answers a range with Content-Range {content_range!r}"
             )
-        first, beyond, size_bytes = int(found[1]), int(found[2]) + 1, int(found[3])
+        first, beyond, size_bytes = found
     wanted = clamp(name, *asked, size_bytes)
     if (first, beyond, length_bytes) != (wanted.start, wanted.end, wanted.length_bytes):
         raise ValueError(
@@ -46,3 +52,9 @@ def promised(
             f" {status} with Content-Range {content_range!r} and Content-Length {length_bytes}"
         )
     return size_bytes, wanted
+
+
+def _told(content_range: str | None) -> tuple[int, int, int] | None:
+    """The first byte, the one beyond the last, and the object's size."""
+    found = _CONTENT_RANGE.fullmatch(content_range or "")
+    return None if found is None else (int(found[1]), int(found[2]) + 1, int(found[3]))

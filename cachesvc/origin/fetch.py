@@ -33,6 +33,7 @@ from enum import Enum
 from threading import Lock
 from urllib.parse import urlsplit
 
+from cachesvc.core.promise import size_told
 from cachesvc.core.request import LEAST_BYTES_PER_S
 from cachesvc.core.types import ByteRange, ObjectVersion
 from cachesvc.origin.base import Sink
@@ -241,6 +242,8 @@ class Transfer:
         found = head.fields.get("content-range")
         if head.status == 200 and (first, end) != (0, size_bytes):
             raise WrongAnswer(f"the whole object came instead of bytes [{first}, {end})")
+        if head.status == 206 and (told := size_told(found)) not in (None, size_bytes):
+            raise _Changed(f"the origin's {etag} has {told} bytes, not {size_bytes}")
         if head.status == 206 and found != f"bytes {first}-{end - 1}/{size_bytes}":
             raise WrongAnswer(f"Content-Range is {found}, not bytes {first}-{end - 1}/{size_bytes}")
         length_bytes = head.length_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,28 @@ def test_an_answer_of_another_version_is_object_changed(dev: DevOrigin, kind: st
             with pytest.raises(ObjectChanged, match=str(NAME)):
                 await fetched(origin, 0, 1000, version)
             assert value(metrics, "retries") == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("wrong_by", [-500_000, -1, 1, 1 << 40])
+def test_a_version_of_another_size_is_object_changed_and_costs_no_retry(
+    dev: DevOrigin, wrong_by: int
+) -> None:
+    async def main() -> None:
+        async with opened(dev.url) as (origin, metrics):
+            version = await origin.head(NAME)
+            dev.clear_log()
+            forged = replace(version, size_bytes=version.size_bytes + wrong_by)
+            with pytest.raises(ObjectChanged, match=rf"{len(DATA)} bytes, not {forged.size_bytes}"):
+                await fetched(origin, 0, min(1000, forged.size_bytes), forged)
+            if wrong_by > 0:
+                with pytest.raises(ObjectChanged, match=str(NAME)):
+                    await fetched(origin, len(DATA) - 5, len(DATA) + 1, forged)
+                with pytest.raises(ObjectChanged, match=str(NAME)):
+                    await fetched(origin, len(DATA), len(DATA) + 1, forged)
+            assert len(dev.requests) == (3 if wrong_by > 0 else 1)
+            assert value(metrics, "retries") == value(metrics, "bytes") == 0
 
     run(main())
 

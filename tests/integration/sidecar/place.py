@@ -65,7 +65,7 @@ def spoil(node: NodeProcess, content: bytes, offset: int) -> None:
 
 
 def fills_over(node: NodeProcess) -> None:
-    """Wait until no fill is under way: a reader has all bytes before they are counted and stored."""
+    """Wait until no fill is under way: a reader has his bytes before they are counted."""
     until(lambda: node.metric("flights") == 0, "the fills are over")
 
 
