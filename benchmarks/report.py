@@ -92,10 +92,14 @@ def verdict(mark: Mark) -> str:
 
 
 def print_marks(console: Console, marks: Sequence[Mark]) -> None:
-    table = Table(title="marks")
+    """Those that were measured, and how many were not: a run of one benchmark measures a few."""
+    measured = [mark for mark in marks if mark.reached is not None]
+    table = Table(
+        title="marks", caption=f"not measured in this run: {len(marks) - len(measured)} others"
+    )
     for column in ("what", "found", "mark", "", "remark"):
         table.add_column(column)
-    for mark in marks:
+    for mark in measured:
         found = shown(mark.found) if mark.found else ""
         table.add_row(mark.what, found, mark.wanted, verdict(mark), mark.remark)
     console.print(table)

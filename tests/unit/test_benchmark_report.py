@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 
 import pytest
+from rich.console import Console
 
 from benchmarks import hot_big
 from benchmarks.catalog import (
@@ -21,7 +23,7 @@ from benchmarks.marks import Found, Mark, all_marks
 from benchmarks.measure import Outcome
 from benchmarks.plot import Panel, svg
 from benchmarks.reader import percentiles, plan
-from benchmarks.report import document, shown
+from benchmarks.report import document, print_marks, shown
 
 CASE = hot_big.case_name(1)
 WHAT = "TCP lane / nginx sendfile, raw client, 8 MiB, GB/s"
@@ -118,6 +120,18 @@ def test_a_document_shows_medians_ranges_and_shares_of_the_ceiling() -> None:
 
 def test_a_figure_of_one_round_has_no_range() -> None:
     assert shown(Figure(2.0, 2.0, 2.0)) == "2"
+
+
+def test_what_a_run_did_not_measure_is_counted_and_not_listed() -> None:
+    marks = all_marks(Found({"hot-big": outcome([1.0], [2.0])}, {}))
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_marks(console, marks)
+    said = console.export_text()
+    measured = [one for one in marks if one.found is not None]
+    assert WHAT in said
+    assert "MISSED" in said
+    assert [one for one in marks if one.what in said] == measured
+    assert f"not measured in this run: {len(marks) - len(measured)} others" in said
 
 
 def test_a_plot_escapes_names_and_keeps_within_its_width() -> None:
