@@ -215,7 +215,7 @@ class Coalescer:
             landing = Landing(flight, *site)
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, landing))
         self._tasks.add(flight.task)
-        flight.task.add_done_callback(partial(self._landed, flight, landing))
+        flight.task.add_done_callback(partial(self._ended, flight, landing))
         self._flying[flight] = landing
         self._tell_later()
 
@@ -262,7 +262,7 @@ class Coalescer:
         probe.wake()
         self._admit()
 
-    def _landed(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
+    def _ended(self, flight: Flight, landing: Landing, task: asyncio.Task[None]) -> None:
         """Also for a task that was cancelled before its first step."""
         self._tasks.discard(task)
         del self._flying[flight]

@@ -1,4 +1,4 @@
-"""What was made once and may be wanted again, within a bound of memory: CLOCK, as for blocks.
+"""What was made once and may be wanted again, within a bound of memory, by CLOCK.
 
 Rules: entries that were not used since they were kept, or looked at, go first, oldest first. `get`
 and `len` take no lock; all else does.
@@ -13,7 +13,9 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Keepable(Protocol):
-    """size_bytes: of memory, key included; does not change. used: since it was last looked at."""
+    """size_bytes: of memory, key included; does not change once it is kept. used: since it was
+    last looked at.
+    """
 
     size_bytes: int
     used: bool

@@ -79,6 +79,8 @@ class LaneServer:
         self._cluster = cluster
         self._loop = asyncio.get_running_loop()
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
+        self._door: Door | None = None
+        self._listeners: list[socket.socket] = []
         self._dealt_count = 0
         self._draining = False
         self._barred_until = float("-inf")

@@ -3,10 +3,11 @@
 Story: a lane gives every whole request to `answer`. The bytes of the request are the key: what is
 kept from before is sent again as it stands, header and body. Else the request is split by hand
 (wire/lone.py), the parts of a page that it touches are read and checked (core/parts.py), and the
-answer is made, and kept if it was asked for before (doorkeeper.py). Where the parts' checksums are
-not known, because nobody has filled or read the page since the node began, all of the page is
-checked. What is anything but a stored range, within one page, of a version that the request names,
-is None, and the way of all other requests.
+answer is made, and kept if it was asked for before (doorkeeper.py). What is longer than
+SMALL_BODY_BYTES is not kept, and its whole page is checked; so is a page whose parts' checksums are
+not known, because nobody has filled or read it since the node began, or too many others since. What
+is anything but a stored range, within one page, of a version that the request names, is None, and
+the way of all other requests.
 
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then. It is

@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.format import TRAILER_BYTES, Trailer, trailer_offset
+from cachesvc.core.types import PAGES_PER_BLOCK
 from cachesvc.device import Device
 from cachesvc.disk.base import BlockFile
 from cachesvc.opener import Opener
@@ -102,7 +103,9 @@ class Writer:
             return False
         taken_bytes, stored = opened.taken_bytes, False
         try:
-            trailer = Trailer(block, opened.trailer.present, opened.trailer.checksums(0, 128))
+            trailer = Trailer(
+                block, opened.trailer.present, opened.trailer.checksums(0, PAGES_PER_BLOCK)
+            )
             added = trailer.add(first_page, checksums)
             if added:
                 taken_bytes = self._put(opened.file, trailer, first_page, data, added)

@@ -56,6 +56,10 @@ class ProbeSink(BufferSink):
         self.version: ObjectVersion | None = None
         self._range = start, end
 
+    def landed(self, count_bytes: int) -> None:
+        assert self.version is not None, "a byte has landed before the version was found"
+        super().landed(count_bytes)
+
     def found(self, version: ObjectVersion) -> None:
         assert self.version is None
         self.version = version

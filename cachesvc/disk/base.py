@@ -66,7 +66,8 @@ class BlockFile(Protocol):
     def fileno(self) -> int:
         """The descriptor, for sendfile. Memory files have none and raise OSError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Never fails for bytes that a disk lost: their checksums tell whoever reads them."""
 
 
 class Disk(Protocol):

@@ -76,7 +76,11 @@ class NvmeFile:
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1  # a late reader must not hit another file
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError as error:  # of bytes written before, on a network's disk; it is closed
+            if error.errno == errno.EBADF:
+                raise
 
 
 class NvmeDisk:

@@ -10,8 +10,8 @@ Rules
   If-Match, from this version.
 - `stop()` may come from any thread: it shuts the socket down, and a blocked receive returns at
   once.
-- No exception and no frame that holds the sink leaves `attempt`: results are values, so that the
-  buffer is free when it returns. Nothing here touches the sink afterwards.
+- No exception of ours and no frame that holds the sink leaves `attempt`: results are values, so
+  that the buffer is free when it returns. Nothing here touches the sink afterwards.
 - A Content-Encoding is no reason to refuse: S3 repeats the one that an object was stored with and
   sends the stored bytes, and the length, range and ETag say whether they are the stored ones.
 
@@ -132,7 +132,9 @@ class Transfer:
                 _shut_down(self._socket)
 
     def attempt(self, url: str) -> Outcome:
-        """One GET for what is still missing. Blocks; raises only what the sink itself raises."""
+        """One GET for what is still missing. Blocks; raises only what the sink itself raises, and
+        takes its OSError for one of the connection.
+        """
         self._received_bytes = self._status = 0
         try:
             return self._get(url)
@@ -201,8 +203,8 @@ class Transfer:
         self._heard = False
         self._until_s = time.monotonic() + self._read_timeout_ms / 1000
 
-        def receive(part: memoryview, fill: bool) -> int:
-            return self._receive(connection, part, fill)
+        def receive(part: memoryview, all_of_it: bool) -> int:
+            return self._receive(connection, part, all_of_it)
 
         try:
             self._hold(connection.socket)
@@ -213,9 +215,9 @@ class Transfer:
             connection.close()
             raise
 
-    def _receive(self, connection: Connection, part: memoryview, fill: bool) -> int:
+    def _receive(self, connection: Connection, part: memoryview, all_of_it: bool) -> int:
         silent_s = time.monotonic() + self._read_timeout_ms / 1000
-        flags = connection.receive_flags if fill else 0
+        flags = connection.receive_flags if all_of_it else 0
         while not (self._stopped or self._sink.cancelled):
             now_s = time.monotonic()
             if now_s >= min(silent_s, self._until_s):
@@ -226,7 +228,7 @@ class Transfer:
                 count = connection.socket.recv_into(part, len(part), flags)
                 self._heard = self._heard or count > 0
                 return count
-            if fill:  # who waits for what has come does not wait for the rest
+            if all_of_it and self.landed_bytes:  # who waits for it does not wait for the rest
                 self._sink.landed(self.landed_bytes)
         raise _Stopped
 
@@ -239,14 +241,14 @@ class Transfer:
             raise WrongAnswer("the answer has no ETag")
         if etag != self.version.etag:
             raise _Changed(f"the origin answers with version {etag}, not {self.version.etag}")
-        found = head.fields.get("content-range")
+        found, length_bytes = head.fields.get("content-range"), head.length_bytes
+        told = length_bytes if head.status == 200 else size_told(found)
+        if told not in (None, size_bytes):
+            raise _Changed(f"the origin's {etag} has {told} bytes, not {size_bytes}")
         if head.status == 200 and (first, end) != (0, size_bytes):
             raise WrongAnswer(f"the whole object came instead of bytes [{first}, {end})")
-        if head.status == 206 and (told := size_told(found)) not in (None, size_bytes):
-            raise _Changed(f"the origin's {etag} has {told} bytes, not {size_bytes}")
         if head.status == 206 and found != f"bytes {first}-{end - 1}/{size_bytes}":
             raise WrongAnswer(f"Content-Range is {found}, not bytes {first}-{end - 1}/{size_bytes}")
-        length_bytes = head.length_bytes
         if head.chunked:
             if head.fields["transfer-encoding"].lower() != "chunked" or length_bytes is not None:
                 raise WrongAnswer("the answer's Transfer-Encoding leaves its length open")
@@ -276,10 +278,10 @@ class Transfer:
                 self._received_bytes += count
                 self.landed_bytes += count
                 chunk_left -= count
-                if chunked and not chunk_left and answer.read_line():
+                whole = self.landed_bytes == total_bytes  # whatever comes of the coding behind it
+                if chunked and not (chunk_left or whole) and answer.read_line():
                     raise WrongAnswer("a chunk is longer than it says")
-                at_border = self.landed_bytes in (border, total_bytes)
-                if at_border or time.monotonic() - told_s >= SEGMENT_S:
+                if whole or self.landed_bytes == border or time.monotonic() - told_s >= SEGMENT_S:
                     told_bytes, told_s = self.landed_bytes, time.monotonic()
                     self._sink.landed(told_bytes)
         finally:

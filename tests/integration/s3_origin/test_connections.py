@@ -93,6 +93,28 @@ def test_a_chunked_answer_is_taken_apart() -> None:
         assert server.requests[1].start > 200_000
 
 
+@pytest.mark.parametrize("behind", [b"", b"\r", b"\r\n", b"more of it"])
+def test_a_chunked_answer_is_whole_with_its_last_byte(behind: bytes) -> None:
+    """Whatever comes of the coding behind it; the connection is not used again."""
+
+    def script(request: Request, connected: socket.socket) -> bool:
+        head = head_206(request).replace(b"Content-Length: ", b"X-Was: ")
+        body = DATA[request.start : request.end]
+        connected.sendall(head[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
+        connected.sendall(b"%x\r\n%s%s" % (len(body), body, behind))
+        return False
+
+    async def main(url: str) -> None:
+        async with opened(url) as (origin, metrics):
+            for _ in range(2):
+                await fetched(origin)
+            assert value(metrics, "retries") == 0
+
+    with ScriptedServer(script) as server:
+        run(main(server.url))
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 GARBAGE = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.0\r\n\r\n",
     "no status": b"HTTP/1.1 two hundred\r\n\r\n",

@@ -13,7 +13,9 @@ from cachesvc.origin.budget import RetryBudget
 from cachesvc.origin.fetch import _next_border
 from tests.integration.s3_origin.servers import (
     DATA,
+    ETAG,
     NAME,
+    VERSION,
     Request,
     ScriptedServer,
     answer_status,
@@ -107,6 +109,24 @@ def test_a_version_of_another_size_is_object_changed_and_costs_no_retry(
             assert value(metrics, "retries") == value(metrics, "bytes") == 0
 
     run(main())
+
+
+def test_a_whole_object_of_another_size_is_object_changed_and_costs_no_retry() -> None:
+    def script(_request: Request, connected: socket.socket) -> bool:
+        fields = f"Content-Length: {len(DATA)}\r\nETag: {ETAG}\r\n"
+        connected.sendall(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode() + DATA)
+        return True
+
+    async def main(url: str) -> None:
+        async with opened(url) as (origin, metrics):
+            forged = replace(VERSION, size_bytes=len(DATA) - 1)
+            with pytest.raises(ObjectChanged, match=rf"{len(DATA)} bytes, not {len(DATA) - 1}"):
+                await fetched(origin, 0, len(DATA) - 1, forged)
+            assert value(metrics, "retries") == 0
+
+    with ScriptedServer(script) as server:
+        run(main(server.url))
+        assert len(server.requests) == 1
 
 
 def test_a_retry_resumes_behind_what_has_landed(dev: DevOrigin) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from cachesvc.core.types import ObjectName
 from cachesvc.disk.nvme import NvmeFile
@@ -39,3 +42,33 @@ def test_a_store_says_what_it_holds(bench: Bench) -> None:
     assert bench.count("stored_blocks") == 1
     assert bench.count("capacity_bytes") == ROOMY_BYTES
     assert NAME.key in str(BLOCK)
+
+
+def test_a_disk_that_loses_bytes_when_a_file_is_closed_costs_no_descriptor(
+    nvme: tuple[Bench, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network's file systems do, NFS for one: what was lost fails its checksum later."""
+    bench, _ = nvme
+    close, closed = os.close, []
+
+    def losing(fd: int) -> None:
+        close(fd)
+        closed.append(fd)
+        raise OSError(errno.EIO, "lost")
+
+    blocks = blocks_of(version_of(DATA))
+    for block in blocks:
+        assert bench.put(block)
+    with monkeypatch.context() as patch:
+        patch.setattr("cachesvc.disk.nvme.os.close", losing)
+        bench.store.close()
+    assert len(closed) == len(blocks)
+    bench.open()
+    assert all(bench.has(block) for block in blocks)
+
+
+def test_a_file_that_is_closed_twice_is_a_defect(tmp_path: Path) -> None:
+    file = NvmeFile(os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT))
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.close()
