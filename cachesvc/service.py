@@ -6,59 +6,57 @@ Rules
 - Every page is checked before it is sent: a gRPC client need not know our checksums.
 - An error is a gRPC status (wire.codec.ERRORS); trailing metadata `cachesvc-error-code` has the
   precise wire code, because several errors share a status.
-- The token travels as metadata `authorization: Bearer TOKEN`; only a health check needs none.
+- The token travels as metadata `authorization: Bearer TOKEN` (rpc_door.py).
 - The synchronous server: it passes messages through at nearly twice the rate of the asyncio one
   (docs/decisions/0007-synchronous-grpc-server.md). The price is a thread for each call: at most
   CALL_THREADS at a time, beyond them RESOURCE_EXHAUSTED at once, and a client that takes nothing
-  for STALL_S is hung up on.
+  for STALL_S, or asks for nothing (rpc_door.py), is hung up on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
-import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cachesvc.answer import Answer, Segment, right, take
-from cachesvc.core.errors import CacheError, InternalError
+from cachesvc.core.errors import InternalError
 from cachesvc.core.memory import fresh_bytes
 from cachesvc.core.request import ReadRequest
 from cachesvc.forgetting import forget
 from cachesvc.membership.cluster import Cluster
 from cachesvc.reader import Reader
+from cachesvc.rpc_door import REQUEST_S, RequestAwaited, TokenAsked, Turn, Turns, abort
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.v1 import cache_pb2, cluster_pb2
 
 SERVICE = "cachesvc.wire.v1.Cache"
-_OPEN_METHOD = "/grpc.health.v1.Health/Check"
 CHUNK_BYTES = 1 << 20  # of data in one message; gRPC's default limit for receivers is 4 MiB
 CALL_THREADS = 256
 STALL_S = 60.0
+SWEEP_INTERVAL_S = 1.0
 PENDING_INTERVAL_S = 0.5
 CORRUPT_TRIES = 3
 
-log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Continuation = Callable[[grpc.HandlerCallDetails], Any]
 
 
 class Call:
     """One call on its thread: waits on the event loop, and ends with its client."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: grpc.ServicerContext) -> None:
-        self.context = context
-        self.moved_at = time.monotonic()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: grpc.ServicerContext, stall_s: float
+    ) -> None:
+        self.turn = Turn(context, stall_s)
         self._loop = loop
         self._lock = Lock()
         self._task: asyncio.Task[Any] | None = None
@@ -99,49 +97,29 @@ class Call:
             self._loop.call_soon_threadsafe(task.cancel)
 
 
-class _Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in stubs only
-    """Asks every call for the token, before it gets to its method; a health check is let in."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        if handler_call_details.method == _OPEN_METHOD:
-            return continuation(handler_call_details)
-        given = dict(handler_call_details.invocation_metadata).get("authorization", "")
-        token = given.removeprefix("Bearer ") if isinstance(given, str) else ""
-        try:
-            self._cluster.check_token(token, "a gRPC client")
-        except CacheError as error:
-            refusal = error
-
-            def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
-                _abort(context, refusal)
-
-            return grpc.unary_unary_rpc_method_handler(refuse)
-        return continuation(handler_call_details)
-
-
 class GrpcService:
     """Serves Cache, health and reflection. Made, started and stopped on the event loop."""
 
-    def __init__(self, reader: Reader, cluster: Cluster, *, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        cluster: Cluster,
+        *,
+        stall_s: float = STALL_S,
+        request_s: float = REQUEST_S,
+    ) -> None:
         self._reader = reader
         self._cluster = cluster
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
-        self._calls: set[Call] = set()
+        self._turns = Turns()
         self._sweeper: asyncio.Task[None] | None = None
         self._health = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, "grpc"),
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)],
             maximum_concurrent_rpcs=CALL_THREADS,
-            interceptors=[_Doorkeeper(cluster)],
+            interceptors=[TokenAsked(cluster), RequestAwaited(self._turns, stall_s, request_s)],
         )
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -199,14 +177,15 @@ class GrpcService:
             await asyncio.gather(self._sweeper, return_exceptions=True)
 
     async def _sweep(self) -> None:
-        """Hang up on clients that take nothing."""
+        """Hang up on clients that take nothing, or ask for nothing."""
         while True:
-            await asyncio.sleep(1.0)
-            for call in tuple(self._calls):
-                if time.monotonic() - call.moved_at > self._stall_s:
-                    call.context.cancel()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self._turns.hang_up()
 
     # -- on the threads of calls
+
+    def _call(self, context: grpc.ServicerContext) -> Call:
+        return Call(self._loop, context, self._stall_s)
 
     def _hello(
         self, hello: cluster_pb2.HelloRequest, context: grpc.ServicerContext
@@ -214,19 +193,19 @@ class GrpcService:
         try:
             return self._cluster.welcome(hello, trusted=True)
         except Exception as error:
-            _abort(context, error)
+            abort(context, error)
 
     def _stat(
         self, message: cache_pb2.StatRequest, context: grpc.ServicerContext
     ) -> cache_pb2.StatAnswer:
         try:
-            stat = Call(self._loop, context).begin(self._reader.stat(codec.unpack_stat(message)))
+            stat = self._call(context).begin(self._reader.stat(codec.unpack_stat(message)))
             answer = stat.result()
             return codec.pack_stat_answer(answer.version, answer.fresh_for_s, self._cluster.epoch)
         except CancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except Exception as error:
-            _abort(context, error)
+            abort(context, error)
 
     def _forget(
         self, message: cache_pb2.ForgetRequest, context: grpc.ServicerContext
@@ -235,37 +214,36 @@ class GrpcService:
             forget(self._reader.versions, message)
 
         try:
-            Call(self._loop, context).begin(work()).result()
+            self._call(context).begin(work()).result()
         except CancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
         except Exception as error:
-            _abort(context, error)
+            abort(context, error)
         return cache_pb2.ForgetAnswer()
 
     def _read(
         self, message: cache_pb2.ReadRequest, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        call = Call(self._loop, context)
-        self._calls.add(call)
-        answer = hit = None
-        try:
-            request = codec.unpack_read(message)
-            answer = hit = self._reader.hit(request)
-            if answer is None:
-                answer = yield from self._patiently(call, self._reader.read(request))
-            yield self._prefix(ReadHead((), answer.version, answer.fresh_for_s))
-            yield from self._bytes_of(call, answer)
-            yield self._prefix(ReadHead(last=True))
-        except CancelledError:
-            return
-        except Exception as error:
-            _abort(context, error)
-        finally:
-            self._calls.discard(call)
-            if hit is not None:
-                hit.close()
-            elif answer is not None:
-                call.close(answer)
+        call = self._call(context)
+        with self._turns.watched(call.turn):
+            answer = hit = None
+            try:
+                request = codec.unpack_read(message)
+                answer = hit = self._reader.hit(request)
+                if answer is None:
+                    answer = yield from self._patiently(call, self._reader.read(request))
+                yield self._prefix(ReadHead((), answer.version, answer.fresh_for_s))
+                yield from self._bytes_of(call, answer)
+                yield self._prefix(ReadHead(last=True))
+            except CancelledError:
+                return
+            except Exception as error:
+                abort(context, error)
+            finally:
+                if hit is not None:
+                    hit.close()
+                elif answer is not None:
+                    call.close(answer)
 
     def _bytes_of(
         self, call: Call, answer: Answer, tries: int = CORRUPT_TRIES
@@ -276,7 +254,7 @@ class GrpcService:
             for end, message in self._messages(segment):
                 yield message
                 position = end
-                call.moved_at = time.monotonic()
+                call.turn.theirs()
             if position < segment.start + segment.length_bytes:
                 again = yield from self._again(call, answer, segment, position, tries)
                 try:
@@ -305,15 +283,17 @@ class GrpcService:
     def _patiently(self, call: Call, work: Coroutine[Any, Any, T]) -> Generator[bytes, None, T]:
         """Its result; a pending message for every PENDING_INTERVAL_S that it takes."""
         future = call.begin(work)
-        call.moved_at = float("inf")  # it is our turn
+        call.turn.ours()
         try:
             while not wait((future,), PENDING_INTERVAL_S).done:
+                call.turn.theirs()
                 yield self._prefix(ReadHead(pending=True))
+                call.turn.ours()
         except GeneratorExit:
             call.discard(future)  # type: ignore[arg-type]  # T is an Answer, a Segment or None
             raise
         finally:
-            call.moved_at = time.monotonic()
+            call.turn.theirs()
         return future.result()
 
     def _messages(self, segment: Segment) -> Iterator[tuple[int, bytes]]:
@@ -357,17 +337,6 @@ class GrpcService:
     @property
     def _page_bytes(self) -> int:
         return self._reader.geometry.page_bytes
-
-
-def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End the call with the error's status; a stranger is a defect, and logged."""
-    if not isinstance(error, CacheError):
-        log.exception("a call broke")
-        error = InternalError(f"a defect ({type(error).__name__}); the node's log has more")
-    code, status = codec.code_of(error)
-    context.set_trailing_metadata((("cachesvc-error-code", str(int(code))),))
-    context.abort(grpc.StatusCode[status], str(error))
-    raise AssertionError("abort raises")
 
 
 def _chunk_ends(segment: Segment) -> Iterator[int]:

@@ -2,8 +2,9 @@
 they are in memory, the kernel may send them without another check.
 
 Rules
-- A file's state is its size and time of change, which every write and truncation moves on. A file
-  in another state is vouched for no more.
+- A file's state is its size and time of change, which every write and truncation moves on (through
+  a shared mapping, only the first one to a page that is not dirty yet: whoever maps block files to
+  write into them is not found out in time). A file in another state is vouched for no more.
 - Nothing is noted of a file that changed during the check, nor within SETTLED_NS before it: until
   then a second write may have the same time.
 - Bytes that come from the disk anew are others than those that were checked: where a page asked for

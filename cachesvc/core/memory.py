@@ -16,6 +16,7 @@ _SIMPLE = 0  # PyBUF_SIMPLE
 _new = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new.restype = ctypes.py_object
 _new.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+_look = ctypes.pythonapi.PyObject_GetBuffer
 
 
 class _Buffer(ctypes.Structure):
@@ -44,7 +45,10 @@ def fresh_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
 def address_of(buffer: Any) -> int:
     """Where a buffer begins, also one that can only be read. The caller keeps it."""
     found = _Buffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(found), _SIMPLE)
-    address: int = found.buf
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
+    there, release = ctypes.byref(found), ctypes.pythonapi.PyBuffer_Release
+    try:
+        _look(ctypes.py_object(buffer), there, _SIMPLE)
+        address: int = found.buf
+    finally:  # also of what a signal's handler raises; nothing happens where nothing was got
+        release(there)
     return address

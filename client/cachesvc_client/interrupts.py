@@ -72,6 +72,15 @@ class Held:
                 raise self.error
 
 
+def held() -> Held:
+    """A context that a handler's exception does not shorten, but waits for."""
+    return Held(_nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
 class _Keeper:
     """A handler, whose exceptions wait."""
 

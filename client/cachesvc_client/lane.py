@@ -11,7 +11,8 @@ Rules
   a block file turns out to be damaged while it is sent, and then has mended it.
 - A member whose Unix socket is known is asked through it; while nobody accepts there, or somebody
   else does, over TCP. Large answers then come as files, which are closed whatever comes of them;
-  where either end may open no more of them, or the node hangs up before a byte, as bytes.
+  where either end may open no more of them, or the node hangs up before a byte, as bytes. What a
+  signal's handler raises meanwhile ends the request, and is raised once they are closed.
 
 Story: `ask` takes a connection, sends, and feeds frames to a Receipt, which says where the bytes go
 and whether they are right.
@@ -38,6 +39,7 @@ from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFiles
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome
+from cachesvc_client.interrupts import Held
 from cachesvc_client.receipt import Receipt
 from cachesvc_client.verified import Verified
 
@@ -48,6 +50,28 @@ Using = Callable[[Connection | None], None]
 def _passable(request: ReadRequest | StatRequest) -> TypeGuard[ReadRequest]:
     """Whether its answer may come as files."""
     return isinstance(request, ReadRequest) and passed.worth(request)
+
+
+class _Asked:
+    """The connection that a request is on, to be hung up on by a signal's handler."""
+
+    def __init__(self, using: Using) -> None:
+        self._using = using
+        self._connection: Connection | None = None
+        self._given_up = False
+
+    def using(self, connection: Connection | None) -> None:
+        """See `Lane.ask`. Raises NodeUnavailable if the request was given up."""
+        self._using(connection)
+        self._connection = connection
+        if connection is not None and self._given_up:
+            raise NodeUnavailable(f"node {connection.address}: the request was given up")
+
+    def give_up(self) -> None:
+        """Have the request fail at once, and no other connection asked."""
+        self._given_up = True
+        if self._connection is not None:
+            self._connection.abort()
 
 
 class Lane:
@@ -134,6 +158,20 @@ class Lane:
         if passing and is_local(address) and _passable(request):
             copies = target is not None and not target.in_place
             request = replace(request, descriptors=True, landed_as_bytes=copies)
+            asked = _Asked(using)
+            with Held(asked.give_up):  # a handler's exception between two bytecodes leaks files
+                return self._exchange(address, member, request, target, epoch, asked.using)
+        return self._exchange(address, member, request, target, epoch, using)
+
+    def _exchange(
+        self,
+        address: str,
+        member: Member,
+        request: ReadRequest | StatRequest,
+        target: Target | None,
+        epoch: int,
+        using: Using,
+    ) -> Reply:
         reply = self._on_idle(
             address, lambda connection: self._talk(connection, request, target, epoch, using)
         )

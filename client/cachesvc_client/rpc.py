@@ -5,6 +5,8 @@ Rules
 - A channel is tried by a plain connect first, so that a dead node costs connect_timeout_ms.
 - gRPC itself has no limit on silence: one watching thread cancels calls that stand still. Messages
   that come too slowly (pace.py) end a call as well.
+- What a signal's handler raises in the middle of gRPC leaves a lock of its taken for good, so it
+  waits for the end of the request.
 - No gRPC in a child of a process that has used it: tried with grpcio 1.85, a child's new channel
   hangs in one of three forks while the parent's threads are in calls (with fork support on), or its
   calls fail (off), and with fork support on even the fork itself can hang the child or break a call
@@ -32,6 +34,7 @@ from cachesvc_client import forks
 from cachesvc_client.config import ClientConfig, split_address
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome, hello, unpack_welcome
+from cachesvc_client.interrupts import held
 from cachesvc_client.pace import TOO_SLOW, Pace
 from cachesvc_client.receipt import Receipt
 
@@ -67,14 +70,15 @@ class Rpc:
 
         Raises: NodeUnavailable, ProtocolError, Unauthenticated.
         """
-        with self._changed:
-            known = self._channels.get(address)
-        channel = known[0] if known else self._open(address)
-        try:
-            return self._greet(channel, address)
-        finally:
-            if known is None:
-                channel.close()
+        with held():
+            with self._changed:
+                known = self._channels.get(address)
+            channel = known[0] if known else self._open(address)
+            try:
+                return self._greet(channel, address)
+            finally:
+                if known is None:
+                    channel.close()
 
     def greet(self, member: Member) -> Welcome:
         """The same of a member."""
@@ -98,6 +102,12 @@ class Rpc:
         """The contract of effects.Ask."""
         if not member.grpc_address:
             raise NodeUnavailable(f"node {member.node_id} offers no gRPC")
+        with held():
+            return self._ask(member, request, target, epoch)
+
+    def _ask(
+        self, member: Member, request: ReadRequest | StatRequest, target: Target | None, epoch: int
+    ) -> Reply:
         channel, page_bytes = self._channel(member.grpc_address)
         try:
             with self._errors(member.grpc_address):
@@ -116,13 +126,14 @@ class Rpc:
         address = member.grpc_address
         if not address:
             raise NodeUnavailable(f"node {member.node_id} offers no gRPC")
-        channel, _ = self._channel(address)
-        call = channel.unary_unary(
-            _SERVICE + "Forget", _as_it_is, cache_pb2.ForgetAnswer.FromString
-        )
         timeout_s = self._config.grpc_stat_ms / 1000
-        with self._errors(address):
-            call(codec.pack_forget(names), timeout=timeout_s, metadata=self._metadata)
+        with held():
+            channel, _ = self._channel(address)
+            call = channel.unary_unary(
+                _SERVICE + "Forget", _as_it_is, cache_pb2.ForgetAnswer.FromString
+            )
+            with self._errors(address):
+                call(codec.pack_forget(names), timeout=timeout_s, metadata=self._metadata)
 
     def close(self) -> None:
         """Close all channels; calls under way fail with NodeUnavailable."""

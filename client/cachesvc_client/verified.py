@@ -6,7 +6,8 @@ it. So whoever maps the same bytes again pays for the mapping and for nothing el
 
 Rules
 - A file's state is its inode, size and time of change, which every write, truncation and change of
-  its name moves on, and nobody can set back. A file in another state is a file unknown.
+  its name moves on, and nobody can set back (through a shared mapping, only the first write to a
+  page that is not dirty yet; no node writes like that). A file in another state is a file unknown.
 - Nothing is noted of a file that changed during the check, nor within SETTLED_NS before it: until
   then a second write may have the same time (file systems that count in ticks of 4 or 10 ms, or in
   seconds), or a write that has its time already may still be under way.

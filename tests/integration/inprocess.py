@@ -159,6 +159,7 @@ def running(
     token: str = "",
     capacity_bytes: int = 1 << 30,
     stall_s: float = 60.0,
+    request_s: float = 60.0,
     revalidate_s: float = 3600.0,
     unix: Path | None = None,
     geometry: Geometry = GEOMETRY,
@@ -179,12 +180,12 @@ def running(
         reader = Reader(origin, store, coalescer, versions, metrics, geometry)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        me = Member("node-1", f"127.0.0.1:{port}", "127.0.0.1:1", 1)
+        (grpc_port,) = free_ports(1)
+        me = Member("node-1", f"127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", 1)
         cluster = Cluster(me, geometry, token)
         lane = LaneServer(reader, cluster, metrics, threads=2, stall_s=stall_s)
         lane.start(listener, door)
-        service = GrpcService(reader, cluster, stall_s=stall_s)
-        (grpc_port,) = free_ports(1)
+        service = GrpcService(reader, cluster, stall_s=stall_s, request_s=request_s)
         service.start(f"127.0.0.1:{grpc_port}")
         service.serving(True)
         return InProcessNode(

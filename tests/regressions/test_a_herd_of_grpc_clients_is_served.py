@@ -19,7 +19,7 @@ def test_a_herd_of_grpc_clients_is_served(tmp_path: Path) -> None:
         node.put(DATA)
         with node.origin.holding(node.runner):
             calls = [stub.Read(request_of(), timeout=PATIENCE_S) for _ in range(HERD)]
-            until(lambda: len(node.service._calls) == HERD, "all calls are under way")
+            until(lambda: len(node.service._turns) == HERD, "all calls are under way")
             hello = cluster_pb2.HelloRequest(protocol_version=PROTOCOL_VERSION)
             assert stub.Hello(hello, timeout=PATIENCE_S).node_id == "node-1"
         for call in calls:

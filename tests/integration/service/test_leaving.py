@@ -43,7 +43,7 @@ def test_a_client_that_leaves_in_mid_answer_leaves_no_pin(
         for _ in range(taken_count):
             next(call)
         call.cancel()
-    until(lambda: not node.service._calls, "the calls have ended")
+    until(lambda: not node.service._turns, "the calls have ended")
     until(node.quiet, "nothing is held")
     assert read(stub, (0, 99)) == data[:99]
 
@@ -109,6 +109,6 @@ def test_a_client_that_takes_nothing_for_too_long_is_hung_up_on(tmp_path: Path) 
         assert read(stub) == data
         call = stub.Read(request_of())
         next(call)
-        until(lambda: not node.service._calls, "it is hung up on")
+        until(lambda: not node.service._turns, "it is hung up on")
         until(node.quiet, "nothing is held")
         call.cancel()
