@@ -53,7 +53,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@# would have pip get that default
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt torch==2.13.0+cpu s3torchconnector 2>/dev/null \
-		|| echo "no CPU build of torch 2.13.0 here: tests that need torch, or what needs it, are skipped"
+		|| echo "no CPU build of torch 2.13.0 here: what needs torch is left out, and its tests are skipped"
 	@! $(BIN)/pip show -q torch 2>/dev/null || for loader in "$(STREAMING)" "$(RUNAI)"; do \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt --no-deps $$loader 2>/dev/null \

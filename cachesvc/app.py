@@ -278,7 +278,8 @@ def _disk(directory: Path) -> NvmeDisk:
     try:
         return NvmeDisk(directory)
     except BlockingIOError as error:
-        raise StartError(f"data directory {directory} is in use by another node") from error
+        why = "is in use by another node; give another --data-dir"
+        raise StartError(f"data directory {directory} {why}") from error
     except OSError as error:
         raise StartError(
             f"data directory {directory} cannot be used: {error.strerror}; "
@@ -340,9 +341,8 @@ def _my_address(config: HostConfig, members: MemberList) -> str:
             their_host, their_port = split_address(address)
             if their_port == port and _is_local(their_host):
                 return address
-    raise ConfigError(
-        f"members: {', '.join(members.addresses)} do not name this node; add {config.lane}"
-    )
+    named = ", ".join(members.addresses)
+    raise ConfigError(f"members: {named} is everybody but this node; add {config.lane}")
 
 
 def _advertised(address: str, lane: str) -> str:

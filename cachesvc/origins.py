@@ -71,8 +71,8 @@ async def open_origins(
         await ring.start()
     except Unauthenticated as error:
         raise ConfigError(
-            f"token_file: the ring refuses this sidecar: {error}: give it the token of the ring's"
-            " nodes"
+            f"token_file: the ring refuses this sidecar ({error}): give it the file of the ring's"
+            " nodes by --token-file"
         ) from error
     return Origins(ring, s3, lambda: ring.addresses)
 

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 class Cluster:
     """This node among its peers. `token` empty: nobody has to show one. trouble: what keeps this
-    node from its work, for whoever says Hello; else empty.
+    node from its work, for whoever says Hello; else empty. unmet: the same of its member list.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Cluster:
         self._memory = memory
         self._lock = Lock()
         self._keeping = Lock()
-        self.trouble = ""
+        self.trouble = self.unmet = ""
         self.table = MemberTable((me,))
         self._kept_epoch = self.table.epoch
         self._ring = self.ring()
@@ -107,7 +107,7 @@ class Cluster:
             node_id=self.me.node_id,
             config=codec.pack_geometry(self.geometry, self.vnodes_per_weight),
             table=codec.pack_table(self.table),
-            trouble=self.trouble,
+            trouble="; ".join(filter(None, (self.trouble, self.unmet))),
         )
 
     def learn(self, member: Member) -> None:

@@ -19,6 +19,7 @@ from cachesvc.core.addresses import split_address
 from cachesvc.core.errors import CacheError, ProtocolError
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.greeting import greeting
+from cachesvc.membership.unmet import Unmet
 from cachesvc.wire import codec
 from cachesvc.wire.v1 import cluster_pb2
 
@@ -76,6 +77,8 @@ class StaticMembership:
     def __init__(self, cluster: Cluster, members: MemberList) -> None:
         self._cluster = cluster
         self._members = members
+        self._unmet = Unmet()
+        self._refusals: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._keeps: set[asyncio.Task[None]] = set()
         cluster.admits = lambda address: address in self._members.addresses
@@ -109,6 +112,9 @@ class StaticMembership:
         """Introduce ourselves to every other address."""
         others = [a for a in self._members.addresses if a != self._cluster.me.lane_address]
         await asyncio.gather(*(self._introduce(address) for address in others))
+        met = {member.lane_address for member in self._cluster.table.members}
+        self._unmet.keep_to(address for address in others if address not in met)
+        self._cluster.unmet = self._unmet.trouble()
 
     async def _keep_going(self) -> None:
         while True:
@@ -133,9 +139,17 @@ class StaticMembership:
             theirs = codec.unpack_table(welcome.table).members
             self._cluster.learn(next(m for m in theirs if m.node_id == welcome.node_id))
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            return
+            self._unmet.failed(address)
         except (CacheError, StopIteration, OSError, ValueError) as error:
-            log.warning("member refused", address=address, why=str(error))
+            self._refused(address, str(error))
+        else:
+            self._refusals.pop(address, None)
+
+    def _refused(self, address: str, why: str) -> None:
+        self._unmet.failed(address, why)
+        if self._refusals.get(address) != why:  # once, and not in every round
+            self._refusals[address] = why
+            log.warning("member refused", address=address, why=why)
 
     def _check_config(self, address: str, welcome: cluster_pb2.Welcome) -> None:
         ours = codec.pack_geometry(self._cluster.geometry, self._cluster.vnodes_per_weight)

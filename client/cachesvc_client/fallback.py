@@ -51,6 +51,7 @@ _NO_CREDENTIALS = (
     " 'aws_secret_access_key': ...}, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 )
 _SESSION_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_BY_DEFAULT = " (AWS: neither endpoint_url nor AWS_ENDPOINT_URL names another)"
 _OTHER_KEYS = ("endpoint_url", "region_name", "profile_name", "verify", "anonymous")
 TRIES = 4
 RESOLVE_S = 5.0  # what a name may take; beyond, the attempt has failed
@@ -219,6 +220,14 @@ class Fallback:
 
     # -- errors
 
+    def _origin(self, error: BaseException) -> str:
+        """The origin, by its URL where the error does not name it, in words."""
+        url = "" if self._client is None else str(self._client.meta.endpoint_url)
+        if not url or url in str(error):
+            return "the origin"
+        by_default = urlsplit(url).netloc.endswith(".amazonaws.com")
+        return f"the origin {url}{_BY_DEFAULT if by_default else ''}"
+
     @contextmanager
     def _errors(self, name: ObjectName | str) -> Iterator[None]:
         """What botocore raises, as one of ours."""
@@ -243,9 +252,9 @@ class Fallback:
             why = " ".join(str(error).split())[:300]
             raise InvalidKey(f"{name}: no S3 object can have that name: {why}") from error
         except (HTTPClientError, NoConnection, OSError) as error:
-            raise _Again(f"{name}: the origin failed: {error}") from error
+            raise _Again(f"{name}: {self._origin(error)} failed: {error}") from error
         except (BotoCoreError, ValueError) as error:
-            raise OriginError(f"{name}: the origin failed: {error}") from error
+            raise OriginError(f"{name}: {self._origin(error)} failed: {error}") from error
 
 
 def _has_proxy(url: str) -> bool:

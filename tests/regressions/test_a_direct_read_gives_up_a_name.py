@@ -56,3 +56,28 @@ def test_a_direct_read_gives_up_a_name(monkeypatch: pytest.MonkeyPatch, proxy: b
         over.set()
         direct.close()
     until(lambda: not names._lookups, "all lookups ended")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://origin.test:9", r"the origin http://origin\.test:9 failed: "),
+        (None, r"the origin https://s3\S*\.amazonaws\.com \(AWS: neither endpoint_url nor "),
+    ],
+)
+def test_an_origin_that_no_name_leads_to_is_named(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str | None, said: str
+) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    for each in "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "http_proxy", "https_proxy":
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    direct = Fallback({**keys, **({"endpoint_url": endpoint} if endpoint else {})}, 1, 9000)
+    try:
+        with pytest.raises(OriginError, match=said):
+            direct.ask(AskOrigin(NAME, None, patience_s=0))
+    finally:
+        direct.close()

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from cachesvc.core.errors import ProtocolError, Unauthenticated
 from cachesvc.core.ring import Member
 from cachesvc.core.types import Geometry
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.static import MemberList, StaticMembership
+from cachesvc.membership.unmet import GRACE_S, Unmet
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PROTOCOL_VERSION
 from cachesvc.wire.v1 import cluster_pb2
@@ -132,3 +134,43 @@ def test_an_address_that_no_resolver_takes_does_not_end_a_round() -> None:
 
     asyncio.run(one_round())
     assert ids(cluster) == ["me"]
+
+
+def test_an_address_where_nobody_is_ever_met_is_told_of_after_a_while() -> None:
+    now = 100.0
+    unmet = Unmet(lambda: now)
+    with capture_logs() as logs:
+        unmet.failed("b:2")
+        unmet.failed("a:1", "it is another cluster's")
+        assert unmet.trouble() == ""
+        now += GRACE_S
+        for _ in range(2):
+            unmet.failed("b:2")
+            assert unmet.trouble() == (
+                "member a:1 was never met: it is another cluster's;"
+                " member b:2 was never met: nobody answers there"
+            )
+    assert [entry["address"] for entry in logs] == ["b:2"], "once"
+    unmet.keep_to(["a:1"])
+    assert "b:2" not in unmet.trouble()
+    unmet.failed("b:2")
+    assert "b:2" not in unmet.trouble(), "its time begins anew"
+
+
+def test_whoever_says_hello_hears_of_members_that_were_never_met(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cachesvc.membership.unmet.GRACE_S", 0.0)
+    cluster = Cluster(ME, Geometry())
+    cluster.trouble = "no credentials"
+    membership = StaticMembership(cluster, MemberList(f"{ME.lane_address},127.0.0.1:9,a..b:80"))
+    with capture_logs() as logs:
+        for _ in range(2):
+            asyncio.run(membership.round())
+    told = cluster.welcome(hello()).trouble
+    assert told.startswith("no credentials; member 127.0.0.1:9 was never met: nobody answers there")
+    assert "member a..b:80 was never met: " in told
+    assert sorted(entry["event"] for entry in logs) == ["member never met", "member refused"]
+    cluster.learn(Member("nine", "127.0.0.1:9"))
+    asyncio.run(membership.round())
+    assert "127.0.0.1:9" not in cluster.welcome(hello()).trouble, "it was met, and is down"
