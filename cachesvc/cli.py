@@ -337,7 +337,9 @@ def where(uri: Uri, endpoint: Endpoint = None, token: Token = None, as_json: Jso
 
 @app.command()
 def status(endpoint: Endpoint = None, token: Token = None, as_json: Json = False) -> None:
-    """Which members answer, agree on the ring, have S3 credentials. Exit code 1 if one does not."""
+    """Which members answer, agree on the ring, have S3 credentials, have met all others. Exit code
+    1 if one does not.
+    """
     with _client(endpoint, None, token) as client:
         try:
             nodes = [(one.node_id, one.lane_address) for one in client.ring().members]

@@ -85,7 +85,9 @@ class Turns:
 
 
 class TokenAsked(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in stubs only
-    """Asks every call for the token, before it gets to its method; a health check is let in."""
+    """Asks every call for the token, before it gets to its method; a health check is let in, and
+    told that it cannot watch.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -94,6 +96,8 @@ class TokenAsked(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic i
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         """See grpc.ServerInterceptor."""
+        if handler_call_details.method == _WATCH:
+            return None
         if handler_call_details.method == _CHECK:
             return continuation(handler_call_details)
         given = dict(handler_call_details.invocation_metadata).get("authorization", "")
@@ -125,8 +129,6 @@ class RequestAwaited(grpc.ServerInterceptor):  # type: ignore[type-arg]  # gener
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         """See grpc.ServerInterceptor."""
-        if handler_call_details.method == _WATCH:
-            return None
         handler = continuation(handler_call_details)
         if handler is None:
             return None

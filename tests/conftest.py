@@ -32,6 +32,10 @@ settings.load_profile("cachesvc")
 # the descriptions of AWS's services are read once in a run, and not for each client: 0.1 s
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
+# As the client sets it where it is the first to import gRPC: with fork support on, a fork beside
+# threads that are in calls can crash the child, and some test before has imported gRPC by itself.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 for _name in [name for name in os.environ if name.startswith(("AWS_", "CACHESVC_"))]:
     del os.environ[_name]
 os.environ.update(AWS_FOR_NOBODY, SSL_CERT_FILE=AUTHORITY)

@@ -17,6 +17,7 @@ import structlog
 
 from cachesvc.core.addresses import split_address
 from cachesvc.core.errors import CacheError, ProtocolError
+from cachesvc.core.ring import Member
 from cachesvc.membership.cluster import Cluster
 from cachesvc.membership.greeting import greeting
 from cachesvc.membership.unmet import Unmet
@@ -137,19 +138,29 @@ class StaticMembership:
             codec.raise_error(welcome.error)
             self._check_config(address, welcome)
             theirs = codec.unpack_table(welcome.table).members
-            self._cluster.learn(next(m for m in theirs if m.node_id == welcome.node_id))
+            who = next(m for m in theirs if m.node_id == welcome.node_id)
+            self._cluster.learn(who)
+            self._check_id(address, who)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             self._unmet.failed(address)
         except (CacheError, StopIteration, OSError, ValueError) as error:
             self._refused(address, str(error))
         else:
             self._refusals.pop(address, None)
+            self._unmet.met(address)
 
     def _refused(self, address: str, why: str) -> None:
         self._unmet.failed(address, why)
         if self._refusals.get(address) != why:  # once, and not in every round
             self._refusals[address] = why
             log.warning("member refused", address=address, why=why)
+
+    def _check_id(self, address: str, who: Member) -> None:
+        me = self._cluster.me
+        if who.node_id == me.node_id and who.lane_address != me.lane_address:
+            raise ProtocolError(
+                f"{address} answers with this node's id; give each a data directory of its own"
+            )
 
     def _check_config(self, address: str, welcome: cluster_pb2.Welcome) -> None:
         ours = codec.pack_geometry(self._cluster.geometry, self._cluster.vnodes_per_weight)

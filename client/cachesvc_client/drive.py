@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cachesvc.core.errors import CacheError
 from cachesvc_client.effects import Effect, Steps
-from cachesvc_client.interrupts import Held
+from cachesvc_client.interrupts import GivenUp, Held, Waiter
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -75,15 +75,15 @@ class Crew:
         Raises what is no CacheError, of whichever piece, and what a signal's handler raised.
         """
         job = _Job(steps, perform)
-        with Held(job.abandon):
+        with Held(job.leave):
             try:
                 for _ in range(min(len(steps) - 1, self._size)):
                     if not self._help(job):
                         break
-                with suppress(_Abandoned):  # why is told below
+                with suppress(GivenUp):  # why is told below
                     job.work()
             except BaseException:
-                job.abandon()
+                job.leave()
                 raise
             finally:
                 job.wait()
@@ -110,18 +110,16 @@ class Crew:
         return True
 
 
-class _Abandoned(Exception):
-    """Nobody waits for this piece of a read any more. No CacheError: the read logic is not told."""
-
-
-class _Job:
+class _Job(Waiter):
     """Pieces of work, each taken once by whoever comes first. Only helpers, in whose threads no
     signal's handler runs, are counted.
 
-    defect: what broke a helper first, and is no CacheError.
+    defect: what broke a helper first, and is no CacheError. Once left, nothing more is begun, nor a
+    further request of what has begun.
     """
 
     def __init__(self, steps: Sequence[Steps[Any]], perform: Callable[[Effect], Any]) -> None:
+        super().__init__()
         self.outcomes: list[Any] = [None] * len(steps)
         self.defect: BaseException | None = None
         self._steps = steps
@@ -131,7 +129,6 @@ class _Job:
         self._helpers = Condition()
         self._helping_count = 0
         self._over = False
-        self._abandoned = False
 
     def work(self) -> None:
         """Do what nobody has begun, until nothing is left. Raises what is no CacheError."""
@@ -148,13 +145,13 @@ class _Job:
                 return
             self._helping_count += 1
         try:
-            with suppress(_Abandoned):
+            with suppress(GivenUp):
                 self.work()
         except BaseException as defect:
             with self._helpers:
                 if self.defect is None:
                     self.defect = defect
-            self.abandon()
+            self.leave()
         finally:
             with self._helpers:
                 self._helping_count -= 1
@@ -167,18 +164,9 @@ class _Job:
             while self._helping_count:
                 self._helpers.wait()
 
-    def abandon(self) -> None:
-        """Begin nothing more, and no further request of what has begun."""
-        self._abandoned = True
-
-    def check(self) -> None:
-        """Raises _Abandoned if it was given up."""
-        if self._abandoned:
-            raise _Abandoned("the read was given up")
-
     def _take(self) -> int | None:
         with self._taking:
-            return None if self._abandoned else next(self._left, None)
+            return None if self.gone else next(self._left, None)
 
     def _perform_for_caller(self, effect: Effect) -> Any:
         self.check()

@@ -222,11 +222,13 @@ class Fallback:
 
     def _origin(self, error: BaseException) -> str:
         """The origin, by its URL where the error does not name it, in words."""
-        url = "" if self._client is None else str(self._client.meta.endpoint_url)
-        if not url or url in str(error):
+        client = self._client  # another thread may close it
+        url = urlsplit("" if client is None else client.meta.endpoint_url)
+        host = url.netloc.rpartition("@")[2]  # without a password
+        if not host or host in str(error):
             return "the origin"
-        by_default = urlsplit(url).netloc.endswith(".amazonaws.com")
-        return f"the origin {url}{_BY_DEFAULT if by_default else ''}"
+        by_default = host.endswith(".amazonaws.com")
+        return f"the origin {url.scheme}://{host}{_BY_DEFAULT if by_default else ''}"
 
     @contextmanager
     def _errors(self, name: ObjectName | str) -> Iterator[None]:

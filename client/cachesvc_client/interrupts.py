@@ -35,6 +35,28 @@ _SA_RESTART = 0x10000000
 _innermost: Held | None = None  # of the main thread
 
 
+class GivenUp(Exception):
+    """Nobody waits any more for what this was raised in. No CacheError: nobody tries it again, and
+    no node is to blame.
+    """
+
+
+class Waiter:
+    """Who waits for what a `Held` is around. Without a lock: a handler can come at any moment."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        self.gone = True
+
+    def check(self) -> None:
+        """Raises GivenUp if nobody waits any more."""
+        if self.gone:
+            raise GivenUp("nobody waits for it any more")
+
+
 class Held:
     """A context within which no handler's exception is raised; at its end, the last one is.
 
@@ -70,15 +92,6 @@ class Held:
             _take_keepers()
             if self.error is not None:
                 raise self.error
-
-
-def held() -> Held:
-    """A context that a handler's exception does not shorten, but waits for."""
-    return Held(_nothing)
-
-
-def _nothing() -> None:
-    pass
 
 
 class _Keeper:

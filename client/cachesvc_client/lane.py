@@ -26,7 +26,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import TypeGuard, TypeVar
 
-from cachesvc.core.errors import CorruptAnswer, NodeUnavailable, ProtocolError
+from cachesvc.core.errors import CacheError, CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.core.ring import Member
 from cachesvc.core.types import ObjectName, Source
@@ -39,7 +39,7 @@ from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFiles
 from cachesvc_client.effects import Reply, Target
 from cachesvc_client.hello import Welcome
-from cachesvc_client.interrupts import Held
+from cachesvc_client.interrupts import Held, Waiter
 from cachesvc_client.receipt import Receipt
 from cachesvc_client.verified import Verified
 
@@ -52,24 +52,24 @@ def _passable(request: ReadRequest | StatRequest) -> TypeGuard[ReadRequest]:
     return isinstance(request, ReadRequest) and passed.worth(request)
 
 
-class _Asked:
+class _Asked(Waiter):
     """The connection that a request is on, to be hung up on by a signal's handler."""
 
     def __init__(self, using: Using) -> None:
+        super().__init__()
         self._using = using
         self._connection: Connection | None = None
-        self._given_up = False
 
     def using(self, connection: Connection | None) -> None:
-        """See `Lane.ask`. Raises NodeUnavailable if the request was given up."""
+        """See `Lane.ask`."""
         self._using(connection)
         self._connection = connection
-        if connection is not None and self._given_up:
-            raise NodeUnavailable(f"node {connection.address}: the request was given up")
+        if connection is not None:
+            self.check()
 
-    def give_up(self) -> None:
+    def leave(self) -> None:
         """Have the request fail at once, and no other connection asked."""
-        self._given_up = True
+        super().leave()
         if self._connection is not None:
             self._connection.abort()
 
@@ -159,8 +159,12 @@ class Lane:
             copies = target is not None and not target.in_place
             request = replace(request, descriptors=True, landed_as_bytes=copies)
             asked = _Asked(using)
-            with Held(asked.give_up):  # a handler's exception between two bytecodes leaks files
-                return self._exchange(address, member, request, target, epoch, asked.using)
+            with Held(asked.leave):  # a handler's exception between two bytecodes leaks files
+                try:
+                    return self._exchange(address, member, request, target, epoch, asked.using)
+                except CacheError:
+                    asked.check()
+                    raise
         return self._exchange(address, member, request, target, epoch, using)
 
     def _exchange(

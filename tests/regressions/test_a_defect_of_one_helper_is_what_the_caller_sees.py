@@ -1,7 +1,7 @@
 """What breaks one piece of a read reaches its caller as it was, whatever the other pieces do.
 
 Story: a helper that met a defect (MemoryError) gave the read up, and the caller's own next request
-then raised the private `_Abandoned`, before the defect was raised; another helper's `_Abandoned`
+then raised the internal `GivenUp`, before the defect was raised; another helper's `GivenUp`
 took the defect's place.
 """
 
@@ -18,13 +18,13 @@ from cachesvc_client.effects import Effect, Refresh, Steps
 @pytest.fixture
 def given_up(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set once a read was given up."""
-    event, abandon = threading.Event(), _Job.abandon
+    event, leave = threading.Event(), _Job.leave
 
     def watched(job: _Job) -> None:
-        abandon(job)
+        leave(job)
         event.set()
 
-    monkeypatch.setattr(_Job, "abandon", watched)
+    monkeypatch.setattr(_Job, "leave", watched)
     return event
 
 

@@ -3,7 +3,8 @@
 Story: the files of blocks that a node passes are the client's to close. What a handler raised
 between two bytecodes of their receipt left some open for good, and with them the space of evicted
 files; a Region whose address was just being looked up could not be unmapped; and a gRPC channel
-whose lock was just taken stood still for every thread.
+whose lock was just taken stood still for every thread. Held back, such an exception then waited for
+as long as the node did, and a request that it had ended was sent again, and its node blamed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Any
 
 import pytest
 from cachesvc_client import CacheClient
+from cachesvc_client.interrupts import GivenUp, Held, Waiter
 
 from cachesvc.core import memory
 from tests.integration.inprocess import InProcessNode, running
 from tests.integration.lane.sample import DATA
-from tests.support import NAME
+from tests.support import NAME, until
 
 SEED = 7
 URI = str(NAME)
@@ -151,3 +154,54 @@ def test_an_interrupted_read_over_grpc_leaves_its_channel_working(node: InProces
         raised = interrupt(lambda: client.read(URI, 5, 200_000), files, 200)
         assert raised > 150
         assert client.read(URI) == DATA
+
+
+@contextmanager
+def alarm_once_flying(node: InProcessNode) -> Iterator[None]:
+    """An alarm, once the node has asked its origin, which keeps it waiting until the end."""
+    main = threading.get_ident()
+
+    def send() -> None:
+        until(lambda: node.origin.active_count > 0, "the GETs are under way")
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    with node.origin.holding(node.runner):
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield
+        finally:
+            sender.join()
+
+
+@pytest.mark.parametrize("lane", ["unix", "grpc"])
+def test_an_interrupted_read_does_not_wait_for_the_node(
+    node: InProcessNode, tmp_path: Path, lane: str
+) -> None:
+    node.put(DATA)
+    grpc_endpoint = f"grpc://127.0.0.1:{node.grpc_port}"
+    with CacheClient(f"unix://{tmp_path}/node.sock" if lane == "unix" else grpc_endpoint) as client:
+        with alarm_once_flying(node), pytest.raises(Alarm):
+            client.read(URI, 0, 1_000_000)
+        assert client.read(URI) == DATA
+        assert "direct" not in client.sources()
+
+
+def test_a_request_that_was_given_up_is_not_sent_again_and_nobody_blamed(
+    node: InProcessNode, tmp_path: Path
+) -> None:
+    """Within another `Held`, as a piece of a read by several threads is."""
+    node.put(DATA)
+    with CacheClient(f"unix://{tmp_path}/node.sock") as client:
+        assert client.stat(URI).size == len(DATA)
+        for _ in range(2):  # on the idle connection, and on a fresh one
+            with (
+                alarm_once_flying(node),
+                pytest.raises(Alarm),
+                Held(Waiter().leave),
+                pytest.raises(GivenUp),
+            ):
+                client.read(URI, 0, 1_000_000)
+            until(lambda: node.origin.active_count == 0, "the GETs are stopped")
+        assert client.read(URI) == DATA
+        assert "direct" not in client.sources()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -174,3 +177,42 @@ def test_whoever_says_hello_hears_of_members_that_were_never_met(
     cluster.learn(Member("nine", "127.0.0.1:9"))
     asyncio.run(membership.round())
     assert "127.0.0.1:9" not in cluster.welcome(hello()).trouble, "it was met, and is down"
+
+
+def test_many_unmet_members_are_told_of_in_few_words() -> None:
+    now = 100.0
+    unmet = Unmet(lambda: now)
+    for number in range(200):
+        unmet.failed(f"node-{number}:7071", "x" * 5000)
+    now += GRACE_S
+    assert unmet.trouble().endswith("; and 195 more")
+    assert len(unmet.trouble()) < 2500
+
+
+def test_who_answers_at_a_second_address_is_not_unmet() -> None:
+    now = 100.0
+    unmet = Unmet(lambda: now)
+    unmet.failed("alias:1")
+    unmet.met("alias:1")
+    now += GRACE_S
+    assert unmet.trouble() == ""
+
+
+def test_a_node_with_this_nodes_id_is_a_member_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cachesvc.membership.unmet.GRACE_S", 0.0)
+    twin = Cluster(Member(ME.node_id, "127.0.0.1:1003"), Geometry())
+    cluster = Cluster(ME, Geometry())
+    membership = StaticMembership(cluster, MemberList(f"{ME.lane_address},127.0.0.1:1003"))
+
+    @asynccontextmanager
+    async def greeting(*_: object, **__: object) -> AsyncIterator[tuple[Any, None, None]]:
+        yield twin.welcome(hello()), None, None
+
+    monkeypatch.setattr("cachesvc.membership.static.greeting", greeting)
+    asyncio.run(membership.round())
+    assert cluster.welcome(hello()).trouble == (
+        "member 127.0.0.1:1003 was never met: 127.0.0.1:1003 answers with this node's id;"
+        " give each a data directory of its own"
+    )
