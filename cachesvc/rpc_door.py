@@ -115,12 +115,12 @@ class TokenAsked(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic i
 
 
 class RequestAwaited(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in stubs only
-    """Waits for the request of a call for so long and no longer.
-
-    patience_s: for the next one, in a stream of requests.
+    """Waits for the request of a call for `request_s` and no longer, and for the next one, in a
+    stream of requests, for `patience_s`. Who lets that pass is told CANCELLED; who ends his call
+    without a request, INVALID_ARGUMENT.
     """
 
-    def __init__(self, turns: Turns, patience_s: float, request_s: float = REQUEST_S) -> None:
+    def __init__(self, turns: Turns, patience_s: float, request_s: float) -> None:
         self._turns = turns
         self._patience_s = patience_s
         self._request_s = request_s

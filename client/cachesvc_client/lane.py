@@ -61,7 +61,7 @@ class _Asked(Waiter):
         self._connection: Connection | None = None
 
     def using(self, connection: Connection | None) -> None:
-        """See `Lane.ask`."""
+        """See `Lane.ask`. Raises GivenUp if nobody waits any more."""
         self._using(connection)
         self._connection = connection
         if connection is not None:
@@ -155,30 +155,25 @@ class Lane:
         using: Using,
         passing: bool = True,
     ) -> Reply:
-        if passing and is_local(address) and _passable(request):
-            copies = target is not None and not target.in_place
-            request = replace(request, descriptors=True, landed_as_bytes=copies)
-            asked = _Asked(using)
-            with Held(asked.leave):  # a handler's exception between two bytecodes leaks files
-                try:
-                    return self._exchange(address, member, request, target, epoch, asked.using)
-                except CacheError:
-                    asked.check()
-                    raise
-        return self._exchange(address, member, request, target, epoch, using)
+        def talk(connection: Connection) -> Reply:
+            return self._talk(connection, request, target, epoch, using)
 
-    def _exchange(
-        self,
-        address: str,
-        member: Member,
-        request: ReadRequest | StatRequest,
-        target: Target | None,
-        epoch: int,
-        using: Using,
-    ) -> Reply:
-        reply = self._on_idle(
-            address, lambda connection: self._talk(connection, request, target, epoch, using)
-        )
+        if not (passing and is_local(address) and _passable(request)):
+            return self._exchange(address, member, talk)
+        copies = target is not None and not target.in_place
+        request = replace(request, descriptors=True, landed_as_bytes=copies)
+        asked = _Asked(using)
+        using = asked.using
+        with Held(asked.leave):  # a handler's exception between two bytecodes leaks files
+            try:
+                return self._exchange(address, member, talk)
+            except CacheError:
+                asked.check()
+                raise
+
+    def _exchange(self, address: str, member: Member, talk: Callable[[Connection], Reply]) -> Reply:
+        """Talk on an idle connection, else on a fresh one, if the member is still behind it."""
+        reply = self._on_idle(address, talk)
         if reply is not None:
             return reply
         connection = self._fresh(address)
@@ -186,7 +181,7 @@ class Lane:
             self._local.pop(member.node_id, None)
             self._give(connection)
             raise NotReached(f"node {member.node_id} is no longer behind {address}")
-        return self._talk(connection, request, target, epoch, using)
+        return talk(connection)
 
     def forget(self, member: Member, names: Sequence[ObjectName]) -> None:
         """The contract of effects.Forget."""
