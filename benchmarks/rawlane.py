@@ -89,7 +89,7 @@ class RawLane:
         """
         known = self._known.get(id(version))
         if known is None:
-            known = self._known[id(version)] = version, lone.identity_of(version)
+            known = self._known[id(version)] = version, lone.request_start(version)
         length = len(view)
         self.sock.sendall(lone.pack_read(known[1], start, start + length, 0))
         if length <= SMALL_BODY_BYTES and self._small(view):
@@ -101,7 +101,7 @@ class RawLane:
             codec.raise_error(header.error)
             if header.epoch and header.epoch != self._epoch:
                 self._epoch = header.epoch
-                self._last = lone.answer_around(b"", 0, 1, CHECKSUM_BYTES, header.epoch)[1]
+                self._last = lone.answer_shape(b"", 1, CHECKSUM_BYTES, header.epoch)[2]
             if header.last:
                 return
 

@@ -74,6 +74,7 @@ class LaneServer:
     ) -> None:
         self._reader = reader
         self._small = reader.small
+        self._small_answer, self._small_sent = reader.small.answer, reader.small.sent
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
         self._cluster = cluster
@@ -177,11 +178,11 @@ class LaneServer:
         """Answer the whole frame of a small hot read, or of a large one that was asked before."""
         if self._draining:
             return False
-        epoch = self._cluster.epoch
-        frame = self._small.answer(request, epoch)
+        epoch = self._cluster.table.epoch
+        frame = self._small_answer(request, epoch)
         if frame is not None:
             connection.thread.send_at_once(connection, frame)
-            self._small.sent()
+            self._small_sent()
             return True
         repeated = self._repeats.answer(request, self._passes(connection), epoch)
         if repeated is None:

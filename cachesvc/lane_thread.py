@@ -40,7 +40,8 @@ HELLO_S = 5.0  # who has not said Hello by then is hung up on
 QUIET_S = 0.02  # after which there is time for what does not press (decision 14)
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
-_RECV_BYTES = 64 << 10
+_RECV_BYTES = 16 << 10  # at once; of more, the rest comes next time
+_EPOLLIN = select.EPOLLIN
 _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,6 @@ class LaneThread(Thread):
         self._swept_at = time.monotonic()
         self._complained_at = float("-inf")
         self._stopping = False
-        self._room = memoryview(bytearray(_RECV_BYTES))  # to allocate it anew takes longer
 
     # -- from any thread
 
@@ -151,13 +151,13 @@ class LaneThread(Thread):
     # -- the loop
 
     def run(self) -> None:
-        lately = False
+        lately, poll, connection_of = False, self._epoll.poll, self._connections.get
         while not self._stopping:
-            events = self._epoll.poll(QUIET_S if lately else SWEEP_INTERVAL_S)
+            events = poll(QUIET_S if lately else SWEEP_INTERVAL_S)
             for fd, mask in events:
                 try:
-                    connection = self._connections.get(fd)
-                    if connection is not None and mask == select.EPOLLIN:  # mostly
+                    connection = connection_of(fd)
+                    if connection is not None and mask == _EPOLLIN:  # mostly
                         self._receive(connection)
                     else:
                         self._ready(fd, mask)
@@ -278,8 +278,7 @@ class LaneThread(Thread):
 
     def _receive(self, connection: Connection) -> None:
         try:
-            count = connection.sock.recv_into(self._room)
-            data = bytes(self._room[:count])
+            data = connection.sock.recv(_RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:

@@ -2,13 +2,13 @@
 
 Rules: they say what bytes of a version must hash to, not where those are stored: they outlive the
 block's file, and do harm to nobody when it is gone. Of the blocks, those that were noted first go
-first. `of` and `one` take no lock.
+first. `of` and `get` take no lock.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 from cachesvc.core.blocks import BlockRef
@@ -18,8 +18,10 @@ MAX_BYTES = 32 << 20
 _ENTRY_BYTES = 512  # of memory that a block takes beside its checksums
 
 
-class _Block:
-    """sums: one after another; of pages that are not known, zeros. numbers: the same, one each."""
+class BlockSums:
+    """Those of one block. sums: one after another, PER_PAGE for a page; zeros where they are not
+    known. numbers: the same, one each.
+    """
 
     __slots__ = ("numbers", "sums")
 
@@ -33,22 +35,18 @@ class PartSums:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._blocks: OrderedDict[bytes, _Block] = OrderedDict()
-        self._get = self._blocks.get
+        self._blocks: OrderedDict[bytes, BlockSums] = OrderedDict()
+        # those of a block, by its id, or None
+        self.get: Callable[[bytes], BlockSums | None] = self._blocks.get
         self._lock = Lock()
         self.held_bytes = 0
 
     def of(self, block_id: bytes, page: int) -> bytes | None:
         """The checksums of a page's parts, if they are known."""
-        known = self._get(block_id)
+        known = self.get(block_id)
         if known is None or not known.numbers[page * PER_PAGE]:
             return None
         return bytes(known.sums[page * SUMS_BYTES : (page + 1) * SUMS_BYTES])
-
-    def one(self, block_id: bytes, page: int, part: int) -> int:
-        """The checksum of a page's part; 0 if it is not known."""
-        known = self._get(block_id)
-        return 0 if known is None else known.numbers[page * PER_PAGE + part]
 
     def note(self, block: BlockRef, first_page: int, sums: bytes | bytearray) -> None:
         """Remember those of adjacent pages (parts.of_page)."""
@@ -56,7 +54,7 @@ class PartSums:
         with self._lock:
             known = self._blocks.get(block.id)
             if known is None:
-                known = self._blocks[block.id] = _Block(block.page_count)
+                known = self._blocks[block.id] = BlockSums(block.page_count)
                 self.held_bytes += _size_bytes(known)
             known.sums[start : start + len(sums)] = sums
             while self.held_bytes > self._max_bytes:
@@ -72,5 +70,5 @@ class PartSums:
                     self.held_bytes -= _size_bytes(known)
 
 
-def _size_bytes(known: _Block) -> int:
+def _size_bytes(known: BlockSums) -> int:
     return len(known.sums) + _ENTRY_BYTES

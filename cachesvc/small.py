@@ -52,15 +52,14 @@ from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
-MAX_IDENTITY_BYTES = 1536  # a key of 1024, its bucket, an ETag and some more
-MAX_ASKED = 8192  # different requests by which it is told who asks again (Doorkeeper)
+ASKED_COUNT = 1 << 15  # places for requests by which it is told who asks again (Doorkeeper)
 MAX_UNTOLD = 16  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
 log = structlog.get_logger(__name__)
 Hit = tuple[BlockRef, int, int]  # a block, and from which of its bytes to which
 Hits = Callable[[Sequence[Hit]], None]
-_Key = tuple[bytes | ObjectVersion, int]  # as its version was named, and the block's index
+_Key = tuple[bytes | ObjectVersion, int]  # how its requests begin, or its version; and the index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
 
 
@@ -84,7 +83,9 @@ class _Known:
     version begin. size_bytes: of memory.
     """
 
-    __slots__ = ("beginning", "block", "id", "length_bytes", "object_end", "size_bytes", "start")
+    __slots__ = (
+        "beginning", "block", "id", "length_bytes", "object_end", "shaped", "size_bytes", "start",
+    )  # fmt: skip
 
     def __init__(self, block: BlockRef, beginning: bytes, size_bytes: int) -> None:
         self.block = block
@@ -93,6 +94,7 @@ class _Known:
         self.length_bytes = block.length_bytes
         self.object_end = block.version.size_bytes
         self.beginning = beginning
+        self.shaped: tuple[int, int, lone.Shape] = 0, 0, (b"", b"", b"")
         self.size_bytes = size_bytes
 
 
@@ -118,12 +120,13 @@ class SmallReads:
         self._block_bytes, self._page_bytes = geometry.block_bytes, geometry.page_bytes
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
         self._opened = store.open_blocks.get
-        self._sums_of, self._sum_of = store.part_sums.of, store.part_sums.one
+        self._parts_fit = geometry.page_bytes % parts.PER_PAGE == 0
+        self._sums_of, self._sums_get = store.part_sums.of, store.part_sums.get
         self._checked_page = checked_page
         self._hits = hits
         self._max_known_bytes = max_known_bytes
         self._kept: Kept[bytes, _Answer] = Kept(max_kept_bytes)
-        self._kept_get, self._asked_before = self._kept.get, Doorkeeper(MAX_ASKED).knows
+        self._kept_get, self._asked_before = self._kept.get, Doorkeeper(ASKED_COUNT).knows
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._known_get = self._known.get
         self._lock = Lock()
@@ -159,12 +162,16 @@ class SmallReads:
         wanted = lone.split_read(request)
         if wanted is None:
             return None
-        identity, start, end = wanted
-        found = self._found((identity, start // self._block_bytes), start, end, wait=True)
+        beginning, start, end = wanted
+        found = self._found((beginning, start // self._block_bytes), start, end, wait=True)
         if found is None:
             return None
         known, (body, digest, file) = found
-        frame = lone.answer(known.beginning, start, digest, body, epoch)
+        length_bytes, of_epoch, shape = known.shaped
+        if length_bytes != len(body) or of_epoch != epoch:
+            shape = lone.answer_shape(known.beginning, len(body), CHECKSUM_BYTES, epoch)
+            known.shaped = len(body), epoch, shape
+        frame = lone.answer(shape, start, digest, body)
         start -= known.start
         hit = known.block, start, start + len(body)
         self._untold.append(hit)
@@ -219,10 +226,14 @@ class SmallReads:
 
     def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
         """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
+        known = self._known_get(key)
+        if known is not None and end - start == self._part_bytes and end <= known.object_end:
+            part = self._part(known, start - known.start, wait)  # mostly
+            if part is not None:
+                return known, part
         page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
-        known = self._known_get(key)
         one = known or self._unpacked(*key)
         if one is None or end > one.object_end:
             return None
@@ -235,6 +246,23 @@ class SmallReads:
             self._know(key, one)
         return one, found
 
+    def _part(self, known: _Known, start: int, wait: bool) -> _Body | None:
+        """One whole part of a block, read and checked; None: none begins there, it is not known
+        what it must be, or it is not that.
+        """
+        opened, sums = self._opened(known.id), self._sums_get(known.id)
+        number, skipped = divmod(start, self._part_bytes)
+        wanted = sums.numbers[number] if sums and not skipped and self._parts_fit else 0
+        if opened is None or not wanted:
+            return None
+        try:
+            data = opened.file.pread(self._part_bytes, start, wait=wait)
+        except OSError:
+            return None  # closed meanwhile, or broken: whoever pins it will know
+        if xxh3_64_intdigest(data) != wanted or len(data) != self._part_bytes:
+            return None
+        return data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
+
     def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
         it is not known what they must be, or they are not that.
@@ -245,12 +273,6 @@ class SmallReads:
         page, within = divmod(start, self._page_bytes)
         first, skipped = divmod(within, part_bytes)
         try:
-            if not skipped and end - start == part_bytes:  # mostly: one, and all of it
-                wanted = self._sum_of(known.id, page, first)
-                data = opened.file.pread(part_bytes, start, wait=wait) if wanted else b""
-                if len(data) != part_bytes or xxh3_64_intdigest(data) != wanted:
-                    return None
-                return data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
             sums = self._sums_of(known.id, page)
             if sums is None:
                 return None
@@ -286,22 +308,20 @@ class SmallReads:
         body = data[first : first + end - start]
         return body, checksum(body), file
 
-    def _unpacked(self, identity: bytes | ObjectVersion, index: int) -> _Known | None:
+    def _unpacked(self, named: bytes | ObjectVersion, index: int) -> _Known | None:
         """The block of a version that can be cached; None: the request is wrong, or bypasses, or
         has more in it than it needs.
         """
-        if isinstance(identity, ObjectVersion):
-            size_bytes = 2 * len(identity.name.key) + _ENTRY_BYTES
-            return _Known(BlockRef(identity, index, self._geometry), b"", size_bytes)
-        if len(identity) > MAX_IDENTITY_BYTES:
-            return None
+        if isinstance(named, ObjectVersion):
+            size_bytes = 2 * len(named.name.key) + _ENTRY_BYTES
+            return _Known(BlockRef(named, index, self._geometry), b"", size_bytes)
         try:
-            version = lone.version_of(identity)
+            version = lone.version_of(named)
             block, beginning = BlockRef(version, index, self._geometry), lone.answer_start(version)
         except (CacheError, ValueError):
             return None
-        # the identity stands in the key, and unpacked
-        return _Known(block, beginning, 2 * len(identity) + _ENTRY_BYTES)
+        # in the key, and unpacked, and in how its answers begin
+        return _Known(block, beginning, 3 * len(named) + _ENTRY_BYTES)
 
     def _know(self, key: _Key, known: _Known) -> None:
         """Remember a block that is here."""

@@ -21,7 +21,7 @@ from enum import IntEnum
 
 from cachesvc.core.errors import ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PREFIX_BYTES = 16
 MAX_HEADER_BYTES = 64 << 10
 MAX_BODY_BYTES = 256 << 20

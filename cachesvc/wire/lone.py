@@ -1,8 +1,9 @@
 """A read of one range of a version that is named, and its answer in one segment, by hand.
 
 Story: that is what a hot small read is on the wire, and making messages of it costs more than
-reading the bytes. The object and its version stand in the first two fields (`identity`), the same
-bytes in every request for them; what follows has a fixed shape.
+reading the bytes. All that stands before the range is the same bytes in every request for a version
+(`request_start`); the range and the epoch behind it have a fixed size, and so has the start in an
+answer.
 
 Rules: what is packed here is byte for byte what codec.py packs; what is split here is what protobuf
 parses; anything of another shape is None and goes through codec.py. Tests hold both to that
@@ -14,79 +15,80 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
-from google.protobuf.message import DecodeError
-
+from cachesvc.core.errors import ProtocolError
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.wire import codec
 from cachesvc.wire.frame import PREFIX_BYTES, Kind
 from cachesvc.wire.v1 import cache_pb2
 from cachesvc.wire.varint import pack_varint
 
+Shape = tuple[bytes, bytes, bytes]  # what stands before the start, behind it, and behind the sums
+
 _PREFIX = struct.Struct(">4sIQ")
 _READ = b"CS" + bytes((Kind.READ, 0))
 _ANSWER = b"CS" + bytes((Kind.READ_ANSWER, 0))
-_EPOCH = struct.Struct("<Q")
+_RANGE = b"\x1a\x12\x09"  # a range, of 18 bytes, and its start
+_END, _EPOCH = 0x11, 0x39
+_WANTED = struct.Struct("<QBQBQ")  # start, _END, end, _EPOCH, epoch
+_split, _packed = _WANTED.unpack_from, _WANTED.pack
+_NUMBER = struct.Struct("<Q").pack
 _DISK = b"\x18" + bytes((Source.DISK,)) + b"\x22"
 _SHAPE_COUNT = 1024  # shapes of answers that are remembered
-_LONGEST = 1 << 14  # bytes of a request: a length of two bytes ends within it, or is none
-_NO_PLACE = 1 << 63  # an end from here on is none: all that there is
-_range = cache_pb2.Range.FromString
 
 
-def identity_of(version: ObjectVersion) -> bytes:
-    """How every request for a version begins: its first two fields, object and version."""
-    return cache_pb2.ReadRequest(
+def request_start(version: ObjectVersion) -> bytes:
+    """How the whole frame of every such request for a version begins: all before the start."""
+    identity = cache_pb2.ReadRequest(
         object=cache_pb2.ObjectName(bucket=version.name.bucket, key=version.name.key),
         version=codec.pack_version(version),
     ).SerializeToString()
+    header_bytes = len(identity) + len(_RANGE) + _WANTED.size
+    return b"".join((_PREFIX.pack(_READ, header_bytes, 0), identity, _RANGE))
 
 
-def version_of(identity: bytes) -> ObjectVersion:
-    """The version that an identity names.
+def version_of(beginning: bytes) -> ObjectVersion:
+    """The version of which this is the `request_start`.
 
     Raises: ProtocolError, InvalidKey.
     """
-    request = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, identity + b"\x1a\x00"))
-    assert request.version is not None, "an identity has both fields"
-    return request.version
+    if not _two_fields(beginning):
+        raise ProtocolError("not how a read of one range of a named version begins")
+    identity = beginning[PREFIX_BYTES : -len(_RANGE)]
+    version = codec.unpack_read(codec.parse(cache_pb2.ReadRequest, identity + b"\x1a\x00")).version
+    if version is None or request_start(version) != beginning:
+        raise ProtocolError("not as protobuf packs a read of one range of a named version")
+    return version
 
 
-def pack_read(identity: bytes, start: int, end: int, epoch: int) -> bytes:
-    """The whole frame of a request for `[start, end)`; start and end below 2**63."""
-    first = b"\x08" + pack_varint(start) if start else b""
-    wanted = first + b"\x10" + pack_varint(end)
-    told = b"\x39" + _EPOCH.pack(epoch) if epoch else b""
-    length = len(identity) + 2 + len(wanted) + len(told)
-    return b"".join(
-        (_PREFIX.pack(_READ, length, 0), identity, b"\x1a", pack_varint(len(wanted)), wanted, told)
-    )
+def _two_fields(beginning: bytes) -> bool:
+    """Whether two fields stand between prefix and range, as it seems. Other reads end like one of a
+    range, too, and are to be told from it without being parsed.
+    """
+    try:  # a length has one byte or two; of more, what follows is not where it is looked for
+        low = beginning[17]
+        named = 18 + low if low < 0x80 else 19 + (low & 0x7F | beginning[18] << 7)
+        low = beginning[named + 1]
+        border = named + (2 + low if low < 0x80 else 3 + (low & 0x7F | beginning[named + 2] << 7))
+    except IndexError:
+        return False
+    two_tags = beginning[16] == 0x0A and beginning[named] == 0x12
+    return two_tags and border == len(beginning) - len(_RANGE)
+
+
+def pack_read(beginning: bytes, start: int, end: int, epoch: int) -> bytes:
+    """The frame of a request for `[start, end)`. beginning: `request_start` of the version."""
+    return beginning + _packed(start, _END, end, _EPOCH, epoch)
 
 
 def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
-    """Identity, start and end of a request's whole frame. None: it is of another shape."""
-    size = len(frame)
-    if size >= _LONGEST:
-        return None
+    """What may be the `request_start` of a version (`version_of` knows), start and end of a
+    request's whole frame. None: it is of another shape.
+    """
     try:
-        if _PREFIX.unpack_from(frame) != (_READ, size - PREFIX_BYTES, 0):
-            return None
-        # Object and version, of one or two bytes' length; the range, of one. Where a length has
-        # more bytes, the next field would begin beyond _LONGEST, and there is none.
-        low = frame[17]
-        version = 18 + low if low < 0x80 else 19 + (low & 0x7F | frame[18] << 7)
-        low = frame[version + 1]
-        border = version + (2 + low if low < 0x80 else 3 + (low & 0x7F | frame[version + 2] << 7))
-        low = frame[border + 1]
-        beyond = border + 2 + low
-        if frame[16] != 0x0A or frame[version] != 0x12 or frame[border] != 0x1A or low >= 0x80:
-            return None
-        if beyond != size and (beyond + 9 != size or frame[beyond] != 0x39):
-            return None
-        wanted = _range(frame[border + 2 : beyond])
-    except (IndexError, struct.error, DecodeError):
+        start, end_tag, end, epoch_tag, _ = _split(frame, len(frame) - 26)
+    except struct.error:
         return None
-    end = wanted.end
-    return (frame[PREFIX_BYTES:border], wanted.start, end) if 0 < end < _NO_PLACE else None
+    return (frame[:-26], start, end) if end_tag == _END and epoch_tag == _EPOCH else None
 
 
 def answer_start(version: ObjectVersion) -> bytes:
@@ -102,35 +104,35 @@ def answer_start(version: ObjectVersion) -> bytes:
     ).SerializeToString()
 
 
-def answer_around(
-    beginning: bytes, start: int, length_bytes: int, sums_bytes: int, epoch: int
-) -> tuple[bytes, bytes]:
-    """What stands before and behind the checksums in prefix and header of an answer from the disk:
-    `length_bytes`, at least 1, from `start` on. beginning: `answer_start` of the version.
+def answer_shape(beginning: bytes, length_bytes: int, sums_bytes: int, epoch: int) -> Shape:
+    """What stands around start and checksums in prefix and header of an answer from the disk, of
+    `length_bytes`, at least 1. beginning: `answer_start` of the version.
     """
-    first = b"\x08" + pack_varint(start) if start else b""
-    prefix, opening, rest, after = _shape(
-        len(beginning), len(first), length_bytes, sums_bytes, epoch
-    )
-    return b"".join((prefix, beginning, opening, first, rest)), after
+    prefix, opening, rest, after = _sized(len(beginning), length_bytes, sums_bytes, epoch)
+    return b"".join((prefix, beginning, opening)), rest, after
 
 
-def answer(beginning: bytes, start: int, digest: bytes, body: bytes, epoch: int) -> bytes:
+def answer_around(shape: Shape, start: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the checksums in such an answer from `start` on."""
+    before, rest, after = shape
+    return b"".join((before, _NUMBER(start), rest)), after
+
+
+def answer(shape: Shape, start: int, digest: bytes, body: bytes) -> bytes:
     """The whole frame of such an answer: a body, its checksum, and what stands around them."""
-    first = b"\x08" + pack_varint(start) if start else b""
-    prefix, opening, rest, after = _shape(len(beginning), len(first), len(body), len(digest), epoch)
-    return b"".join((prefix, beginning, opening, first, rest, digest, after, body))
+    before, rest, after = shape
+    return b"".join((before, _NUMBER(start), rest, digest, after, body))
 
 
 @lru_cache(_SHAPE_COUNT)
-def _shape(
-    beginning_bytes: int, first_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
+def _sized(
+    beginning_bytes: int, length_bytes: int, sums_bytes: int, epoch: int
 ) -> tuple[bytes, bytes, bytes, bytes]:
     """Prefix, what stands before and behind the start, and behind the checksums: the same for all
     answers of such sizes.
     """
     rest = b"\x10" + pack_varint(length_bytes) + _DISK + pack_varint(sums_bytes)
-    opening = b"\x22" + pack_varint(first_bytes + len(rest) + sums_bytes)
-    after = b"\x28\x01\x39" + _EPOCH.pack(epoch) if epoch else b"\x28\x01"
-    sizes = beginning_bytes, len(opening), first_bytes, len(rest), sums_bytes, len(after)
-    return _PREFIX.pack(_ANSWER, sum(sizes), length_bytes), opening, rest, after
+    opening = b"\x22" + pack_varint(9 + len(rest) + sums_bytes) + b"\x09"
+    after = b"\x28\x01\x39" + _NUMBER(epoch) if epoch else b"\x28\x01"
+    header_bytes = beginning_bytes + len(opening) + 8 + len(rest) + sums_bytes + len(after)
+    return _PREFIX.pack(_ANSWER, header_bytes, length_bytes), opening, rest, after

@@ -24,7 +24,7 @@ _KNOWN_COUNT = 1024  # versions whose requests and answers are begun already
 
 @lru_cache(_KNOWN_COUNT)
 def _begun(version: ObjectVersion) -> tuple[bytes, bytes]:
-    return lone.identity_of(version), lone.answer_start(version)
+    return lone.request_start(version), lone.answer_start(version)
 
 
 def fits(request: ReadRequest, page_bytes: int) -> bool:
@@ -44,12 +44,13 @@ def ask(connection: Connection, request: ReadRequest, target: Target, epoch: int
     """Ask a request that fits. None: its answer has begun to come, and is unread."""
     version, (start, end) = request.version, request.ranges[0]
     assert version is not None and end is not None, "it fits"  # noqa: PT018 - for types
-    identity, beginning = _begun(version)
+    asking, answering = _begun(version)
     length_bytes = end - start
-    before, after = lone.answer_around(beginning, start, length_bytes, CHECKSUM_BYTES, epoch)
+    shape = lone.answer_shape(answering, length_bytes, CHECKSUM_BYTES, epoch)
+    before, after = lone.answer_around(shape, start)
     border = len(before) + CHECKSUM_BYTES
     head_bytes = border + len(after)
-    connection.send_frame(lone.pack_read(identity, start, end, epoch))
+    connection.send_frame(lone.pack_read(asking, start, end, epoch))
     room = connection.small_frame(before[:PREFIX_BYTES], head_bytes + length_bytes)
     if room[: len(before)] != before or room[border:head_bytes] != after:
         connection.unread(room)

@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from cachesvc.wire.v1 import cluster_pb2 as cachesvc_dot_wire_dot_v1_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61\x63hesvc/wire/v1/cache.proto\x12\x10\x63\x61\x63hesvc.wire.v1\x1a\x1e\x63\x61\x63hesvc/wire/v1/cluster.proto\")\n\nObjectName\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"K\n\rObjectVersion\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x18\n\x10last_modified_ms\x18\x03 \x01(\x03\"#\n\x05Range\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"X\n\x0bStatRequest\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\x12\x1b\n\x13max_age_plus_one_ms\x18\x02 \x01(\x04\"\x9e\x01\n\nStatAnswer\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\x14\n\x0c\x66resh_for_ms\x18\x02 \x01(\x04\x12\x11\n\tcacheable\x18\x03 \x01(\x08\x12&\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\x12\r\n\x05\x65poch\x18\x05 \x01(\x06\"\x90\x02\n\x0bReadRequest\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\x12\x30\n\x07version\x18\x02 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\'\n\x06ranges\x18\x03 \x03(\x0b\x32\x17.cachesvc.wire.v1.Range\x12\x1b\n\x13max_age_plus_one_ms\x18\x04 \x01(\x04\x12\x0e\n\x06verify\x18\x05 \x01(\x08\x12\x0e\n\x06\x62ypass\x18\x06 \x01(\x08\x12\r\n\x05\x65poch\x18\x07 \x01(\x06\x12\x13\n\x0b\x64\x65scriptors\x18\x08 \x01(\x08\x12\x17\n\x0flanded_as_bytes\x18\t \x01(\x08\"\x9d\x01\n\x07Segment\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x04\x12(\n\x06source\x18\x03 \x01(\x0e\x32\x18.cachesvc.wire.v1.Source\x12\x11\n\tchecksums\x18\x04 \x01(\x0c\x12\x1b\n\x13\x64\x65scriptor_plus_one\x18\x05 \x01(\r\x12\x13\n\x0b\x66ile_offset\x18\x06 \x01(\x04\"\xea\x01\n\nReadHeader\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\x14\n\x0c\x66resh_for_ms\x18\x02 \x01(\x04\x12\x11\n\tcacheable\x18\x03 \x01(\x08\x12+\n\x08segments\x18\x04 \x03(\x0b\x32\x19.cachesvc.wire.v1.Segment\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\x12\r\n\x05\x65poch\x18\x07 \x01(\x06\x12\x0f\n\x07pending\x18\x08 \x01(\x08\"G\n\tReadChunk\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ReadHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\rForgetRequest\x12-\n\x07objects\x18\x01 \x03(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\"6\n\x0c\x46orgetAnswer\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error*{\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_DISK\x10\x01\x12\x11\n\rSOURCE_JOINED\x10\x02\x12\x0f\n\x0bSOURCE_PEER\x10\x03\x12\x11\n\rSOURCE_ORIGIN\x10\x04\x12\x11\n\rSOURCE_BYPASS\x10\x05\x32\xa1\x02\n\x05\x43\x61\x63he\x12\x42\n\x05Hello\x12\x1e.cachesvc.wire.v1.HelloRequest\x1a\x19.cachesvc.wire.v1.Welcome\x12\x43\n\x04Stat\x12\x1d.cachesvc.wire.v1.StatRequest\x1a\x1c.cachesvc.wire.v1.StatAnswer\x12\x44\n\x04Read\x12\x1d.cachesvc.wire.v1.ReadRequest\x1a\x1b.cachesvc.wire.v1.ReadChunk0\x01\x12I\n\x06\x46orget\x12\x1f.cachesvc.wire.v1.ForgetRequest\x1a\x1e.cachesvc.wire.v1.ForgetAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61\x63hesvc/wire/v1/cache.proto\x12\x10\x63\x61\x63hesvc.wire.v1\x1a\x1e\x63\x61\x63hesvc/wire/v1/cluster.proto\")\n\nObjectName\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"K\n\rObjectVersion\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x18\n\x10last_modified_ms\x18\x03 \x01(\x03\"?\n\x05Range\x12\x12\n\x05start\x18\x01 \x01(\x06H\x00\x88\x01\x01\x12\x10\n\x03\x65nd\x18\x02 \x01(\x06H\x01\x88\x01\x01\x42\x08\n\x06_startB\x06\n\x04_end\"X\n\x0bStatRequest\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\x12\x1b\n\x13max_age_plus_one_ms\x18\x02 \x01(\x04\"\x9e\x01\n\nStatAnswer\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\x14\n\x0c\x66resh_for_ms\x18\x02 \x01(\x04\x12\x11\n\tcacheable\x18\x03 \x01(\x08\x12&\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\x12\r\n\x05\x65poch\x18\x05 \x01(\x06\"\x9f\x02\n\x0bReadRequest\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\x12\x30\n\x07version\x18\x02 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\'\n\x06ranges\x18\x03 \x03(\x0b\x32\x17.cachesvc.wire.v1.Range\x12\x1b\n\x13max_age_plus_one_ms\x18\x04 \x01(\x04\x12\x0e\n\x06verify\x18\x05 \x01(\x08\x12\x0e\n\x06\x62ypass\x18\x06 \x01(\x08\x12\x12\n\x05\x65poch\x18\x07 \x01(\x06H\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65scriptors\x18\x08 \x01(\x08\x12\x17\n\x0flanded_as_bytes\x18\t \x01(\x08\x42\x08\n\x06_epoch\"\xac\x01\n\x07Segment\x12\x12\n\x05start\x18\x01 \x01(\x06H\x00\x88\x01\x01\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x04\x12(\n\x06source\x18\x03 \x01(\x0e\x32\x18.cachesvc.wire.v1.Source\x12\x11\n\tchecksums\x18\x04 \x01(\x0c\x12\x1b\n\x13\x64\x65scriptor_plus_one\x18\x05 \x01(\r\x12\x13\n\x0b\x66ile_offset\x18\x06 \x01(\x04\x42\x08\n\x06_start\"\xea\x01\n\nReadHeader\x12\x30\n\x07version\x18\x01 \x01(\x0b\x32\x1f.cachesvc.wire.v1.ObjectVersion\x12\x14\n\x0c\x66resh_for_ms\x18\x02 \x01(\x04\x12\x11\n\tcacheable\x18\x03 \x01(\x08\x12+\n\x08segments\x18\x04 \x03(\x0b\x32\x19.cachesvc.wire.v1.Segment\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error\x12\r\n\x05\x65poch\x18\x07 \x01(\x06\x12\x0f\n\x07pending\x18\x08 \x01(\x08\"G\n\tReadChunk\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.cachesvc.wire.v1.ReadHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\">\n\rForgetRequest\x12-\n\x07objects\x18\x01 \x03(\x0b\x32\x1c.cachesvc.wire.v1.ObjectName\"6\n\x0c\x46orgetAnswer\x12&\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x17.cachesvc.wire.v1.Error*{\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOURCE_DISK\x10\x01\x12\x11\n\rSOURCE_JOINED\x10\x02\x12\x0f\n\x0bSOURCE_PEER\x10\x03\x12\x11\n\rSOURCE_ORIGIN\x10\x04\x12\x11\n\rSOURCE_BYPASS\x10\x05\x32\xa1\x02\n\x05\x43\x61\x63he\x12\x42\n\x05Hello\x12\x1e.cachesvc.wire.v1.HelloRequest\x1a\x19.cachesvc.wire.v1.Welcome\x12\x43\n\x04Stat\x12\x1d.cachesvc.wire.v1.StatRequest\x1a\x1c.cachesvc.wire.v1.StatAnswer\x12\x44\n\x04Read\x12\x1d.cachesvc.wire.v1.ReadRequest\x1a\x1b.cachesvc.wire.v1.ReadChunk0\x01\x12I\n\x06\x46orget\x12\x1f.cachesvc.wire.v1.ForgetRequest\x1a\x1e.cachesvc.wire.v1.ForgetAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cachesvc.wire.v1.cache_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=1355
-  _globals['_SOURCE']._serialized_end=1478
+  _globals['_SOURCE']._serialized_start=1413
+  _globals['_SOURCE']._serialized_end=1536
   _globals['_OBJECTNAME']._serialized_start=82
   _globals['_OBJECTNAME']._serialized_end=123
   _globals['_OBJECTVERSION']._serialized_start=125
   _globals['_OBJECTVERSION']._serialized_end=200
   _globals['_RANGE']._serialized_start=202
-  _globals['_RANGE']._serialized_end=237
-  _globals['_STATREQUEST']._serialized_start=239
-  _globals['_STATREQUEST']._serialized_end=327
-  _globals['_STATANSWER']._serialized_start=330
-  _globals['_STATANSWER']._serialized_end=488
-  _globals['_READREQUEST']._serialized_start=491
-  _globals['_READREQUEST']._serialized_end=763
-  _globals['_SEGMENT']._serialized_start=766
-  _globals['_SEGMENT']._serialized_end=923
-  _globals['_READHEADER']._serialized_start=926
-  _globals['_READHEADER']._serialized_end=1160
-  _globals['_READCHUNK']._serialized_start=1162
-  _globals['_READCHUNK']._serialized_end=1233
-  _globals['_FORGETREQUEST']._serialized_start=1235
-  _globals['_FORGETREQUEST']._serialized_end=1297
-  _globals['_FORGETANSWER']._serialized_start=1299
-  _globals['_FORGETANSWER']._serialized_end=1353
-  _globals['_CACHE']._serialized_start=1481
-  _globals['_CACHE']._serialized_end=1770
+  _globals['_RANGE']._serialized_end=265
+  _globals['_STATREQUEST']._serialized_start=267
+  _globals['_STATREQUEST']._serialized_end=355
+  _globals['_STATANSWER']._serialized_start=358
+  _globals['_STATANSWER']._serialized_end=516
+  _globals['_READREQUEST']._serialized_start=519
+  _globals['_READREQUEST']._serialized_end=806
+  _globals['_SEGMENT']._serialized_start=809
+  _globals['_SEGMENT']._serialized_end=981
+  _globals['_READHEADER']._serialized_start=984
+  _globals['_READHEADER']._serialized_end=1218
+  _globals['_READCHUNK']._serialized_start=1220
+  _globals['_READCHUNK']._serialized_end=1291
+  _globals['_FORGETREQUEST']._serialized_start=1293
+  _globals['_FORGETREQUEST']._serialized_end=1355
+  _globals['_FORGETANSWER']._serialized_start=1357
+  _globals['_FORGETANSWER']._serialized_end=1411
+  _globals['_CACHE']._serialized_start=1539
+  _globals['_CACHE']._serialized_end=1828
 # @@protoc_insertion_point(module_scope)

@@ -99,7 +99,9 @@ Global___ObjectVersion: _TypeAlias = ObjectVersion  # noqa: Y015
 
 @_typing.final
 class Range(_message.Message):
-    """Half open: [start, end). An end of 2^64-1 stands for the end of the object."""
+    """Half open: [start, end). An end of 2^64-1 stands for the end of the object. Of fixed size, and sent also if they
+    are 0: so that a request for one range, but for what it asks of which version, is the same bytes in every request.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -110,14 +112,21 @@ class Range(_message.Message):
     def __init__(
         self,
         *,
-        start: _builtins.int = ...,
-        end: _builtins.int = ...,
+        start: _builtins.int | None = ...,
+        end: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
 
 Global___Range: _TypeAlias = Range  # noqa: Y015
 
@@ -200,6 +209,7 @@ class ReadRequest(_message.Message):
     bypass: _builtins.bool
     """One single origin GET over the one range given, stored nowhere."""
     epoch: _builtins.int
+    """0: the reader knows none"""
     descriptors: _builtins.bool
     """Unix lane only, elsewhere ignored: answer with descriptors of block files instead of bytes, as far as they are stored."""
     landed_as_bytes: _builtins.bool
@@ -221,15 +231,17 @@ class ReadRequest(_message.Message):
         max_age_plus_one_ms: _builtins.int = ...,
         verify: _builtins.bool = ...,
         bypass: _builtins.bool = ...,
-        epoch: _builtins.int = ...,
+        epoch: _builtins.int | None = ...,
         descriptors: _builtins.bool = ...,
         landed_as_bytes: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch", "object", b"object", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass", b"bypass", "descriptors", b"descriptors", "epoch", b"epoch", "landed_as_bytes", b"landed_as_bytes", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "bypass", b"bypass", "descriptors", b"descriptors", "epoch", b"epoch", "landed_as_bytes", b"landed_as_bytes", "max_age_plus_one_ms", b"max_age_plus_one_ms", "object", b"object", "ranges", b"ranges", "verify", b"verify", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
 
 Global___ReadRequest: _TypeAlias = ReadRequest  # noqa: Y015
 
@@ -246,7 +258,7 @@ class Segment(_message.Message):
     DESCRIPTOR_PLUS_ONE_FIELD_NUMBER: _builtins.int
     FILE_OFFSET_FIELD_NUMBER: _builtins.int
     start: _builtins.int
-    """offset in the object"""
+    """offset in the object; of fixed size, and sent also if it is 0, as in Range"""
     length_bytes: _builtins.int
     source: Global___Source.ValueType
     checksums: _builtins.bytes
@@ -262,18 +274,20 @@ class Segment(_message.Message):
     def __init__(
         self,
         *,
-        start: _builtins.int = ...,
+        start: _builtins.int | None = ...,
         length_bytes: _builtins.int = ...,
         source: Global___Source.ValueType = ...,
         checksums: _builtins.bytes = ...,
         descriptor_plus_one: _builtins.int = ...,
         file_offset: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_start", b"_start", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "descriptor_plus_one", b"descriptor_plus_one", "file_offset", b"file_offset", "length_bytes", b"length_bytes", "source", b"source", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start", b"_start", "checksums", b"checksums", "descriptor_plus_one", b"descriptor_plus_one", "file_offset", b"file_offset", "length_bytes", b"length_bytes", "source", b"source", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
 
 Global___Segment: _TypeAlias = Segment  # noqa: Y015
 

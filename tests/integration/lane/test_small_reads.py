@@ -57,13 +57,13 @@ def test_a_client_that_takes_nothing_yet_gets_all_answers_in_order(
     filled: tuple[InProcessNode, ObjectVersion],
 ) -> None:
     node, version = filled
-    identity = lone.identity_of(version)
+    beginning = lone.request_start(version)
     starts = [number * 79 % 190 * PAGE_BYTES for number in range(600)]
     with RawClient(node, receive_bytes=4096).greeted() as client:
 
         def ask() -> None:
             for start in starts:
-                client.sock.sendall(lone.pack_read(identity, start, start + PAGE_BYTES, 0))
+                client.sock.sendall(lone.pack_read(beginning, start, start + PAGE_BYTES, 0))
 
         asking = Thread(target=ask)
         asking.start()

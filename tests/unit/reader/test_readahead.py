@@ -149,12 +149,12 @@ def test_reads_in_order_that_become_small_are_still_read_ahead_for() -> None:
     async def body() -> None:
         async with open_rig(readahead_bytes=ROOM) as rig:
             version = rig.origin.put(NAME, DATA)
-            identity = lone.identity_of(version)
+            beginning = lone.request_start(version)
             await read(rig, 0)
             await read(rig, 1)
             await settled(rig)
             for start in range(2 * BLOCK, END, 64):
-                request = lone.pack_read(identity, start, min(END, start + 64), 0)
+                request = lone.pack_read(beginning, start, min(END, start + 64), 0)
                 assert answered(rig.reader.small, request, 0) is not None, f"byte {start}"
                 await asyncio.sleep(0)
                 await settled(rig)

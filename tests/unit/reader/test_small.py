@@ -11,7 +11,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
-from cachesvc.small import _ENTRY_BYTES, MAX_IDENTITY_BYTES, MAX_UNTOLD, SmallReads
+from cachesvc.small import _ENTRY_BYTES, MAX_UNTOLD, SmallReads
 from cachesvc.wire import codec, lone
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
@@ -155,26 +155,41 @@ def test_a_request_that_names_no_valid_object_goes_the_common_way() -> None:
                 object_ = cache_pb2.ObjectName(bucket=name[0], key=name[1])
                 message = cache_pb2.ReadRequest(object=object_, version=codec.pack_version(version))
                 message.ranges.add(start=0, end=9)
+                message.epoch = EPOCH
                 frame = encode(Kind.READ, message.SerializeToString())
+                assert lone.split_read(frame) is not None
                 assert answered(rig.reader.small, frame, EPOCH) is None
-            frame = encode(Kind.READ, b"\x0a\x01\xff\x12\x00\x1a\x02\x10\x05")
+            start = lone.request_start(version)
+            assert small(rig, version, (0, 9)) is not None
+            frame = lone.pack_read(start.replace(b"bucket", b"buck\xfft"), 0, 9, EPOCH)
             assert lone.split_read(frame) is not None
             assert answered(rig.reader.small, frame, EPOCH) is None
 
     run(body)
 
 
-def padded(version: ObjectVersion, start: int, junk_bytes: int) -> bytes:
-    """The same request, its object with an unknown field of so many bytes."""
-    junk = b"\x7a" + pack_varint(junk_bytes) + start.to_bytes(2, "big") * (junk_bytes // 2)
-    object_ = cache_pb2.ObjectName(bucket=NAME.bucket, key=NAME.key).SerializeToString() + junk
-    named = codec.pack_version(version).SerializeToString()
+def junk_fields(version: ObjectVersion, start: int) -> bytes:
+    """The request for a byte, its object with an unknown field."""
+    object_ = cache_pb2.ObjectName(bucket=NAME.bucket, key=NAME.key).SerializeToString()
     fields = [
-        b"\x0a" + pack_varint(len(object_)) + object_,
-        b"\x12" + pack_varint(len(named)) + named,
+        b"\x0a" + pack_varint(len(object_) + 4) + object_ + b"\x7a\x02hi",
+        cache_pb2.ReadRequest(version=codec.pack_version(version)).SerializeToString(),
+        cache_pb2.ReadRequest(
+            ranges=[cache_pb2.Range(start=start, end=start + 1)], epoch=EPOCH
+        ).SerializeToString(),
     ]
-    wanted = cache_pb2.Range(start=start, end=start + 1).SerializeToString()
-    return encode(Kind.READ, b"".join((*fields, b"\x1a", pack_varint(len(wanted)), wanted)))
+    return encode(Kind.READ, b"".join(fields))
+
+
+def test_a_request_with_more_in_it_than_it_needs_goes_the_common_way() -> None:
+    async def body() -> None:
+        async with open_rig() as rig:
+            version = await fill(rig)
+            assert small(rig, version, (5, 6)) is not None
+            assert lone.split_read(junk_fields(version, 5)) is not None
+            assert answered(rig.reader.small, junk_fields(version, 5), EPOCH) is None
+
+    run(body)
 
 
 def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
@@ -182,23 +197,21 @@ def test_versions_that_are_known_take_no_more_than_their_bytes() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
             other = ObjectVersion(NAME, '"other"', END)
-            table = rig.reader.small
-            assert answered(table, padded(version, 1, 500), EPOCH) is not None
-            assert answered(table, padded(version, 1, 2 * MAX_IDENTITY_BYTES), EPOCH) is None
-            known = len(table._known)
+            assert small(rig, version, (1, 2)) is not None
             for start in range(50):
-                assert answered(table, padded(other, start + 1, 500), EPOCH) is None
-            assert len(table._known) == known == 1, "what is not here is not remembered"
-            limit = 20 * (MAX_IDENTITY_BYTES + _ENTRY_BYTES)
+                assert small(rig, other, (start, start + 1)) is None
+            assert len(rig.reader.small._known) == 1, "what is not here is not remembered"
+            limit = 20 * (300 + _ENTRY_BYTES)
             table = SmallReads(
                 rig.store, GEOMETRY, rig.reader._checked_page, rig.reader._hit_small, limit, limit
             )
-            for start in range(1, 500):
-                assert answered(table, padded(version, start, 1000), EPOCH) is not None
+            for time_ms in range(500):  # part of how a version is named, and not of what it is
+                named = ObjectVersion(NAME, version.etag, version.size_bytes, time_ms)
+                assert answered(table, request_of(named, (9, 19)), EPOCH) is not None
                 held = sum(
-                    2 * len(identity) + _ENTRY_BYTES
-                    for identity, _ in table._known
-                    if isinstance(identity, bytes)
+                    3 * len(beginning) + _ENTRY_BYTES
+                    for beginning, _ in table._known
+                    if isinstance(beginning, bytes)
                 )
                 assert 0 < held == table.known_bytes <= limit
 
