@@ -6,7 +6,7 @@ import socket
 from struct import Struct
 
 from cachesvc.core.format import CHECKSUM_BYTES
-from cachesvc.core.request import SMALL_BODY_BYTES, StatRequest
+from cachesvc.core.request import StatRequest
 from cachesvc.core.types import ObjectName, ObjectVersion
 from cachesvc.wire import codec, lone
 from cachesvc.wire.frame import (
@@ -92,7 +92,7 @@ class RawLane:
             known = self._known[id(version)] = version, lone.request_start(version)
         length = len(view)
         self.sock.sendall(lone.pack_read(known[1], start, start + length, 0))
-        if length <= SMALL_BODY_BYTES and self._small(view):
+        if self._whole(view):
             return
         while True:
             _, raw, body_bytes = self._frame(view)
@@ -105,23 +105,22 @@ class RawLane:
             if header.last:
                 return
 
-    def _small(self, view: memoryview) -> bool:
-        """Whether a small answer was received whole, in its only frame; else what came is kept."""
-        room, filled = self._room, self._filled
+    def _whole(self, view: memoryview) -> bool:
+        """Whether an answer was received whole, in its only frame; else what came is kept."""
+        room, filled, border = self._room, self._filled, len(self._room)
         while filled < PREFIX_BYTES:
             filled += self._some(room[filled:_FIRST_BYTES])
-        self._filled = filled
         kind, header_bytes, body_bytes = _PREFIX.unpack_from(room)
-        border = PREFIX_BYTES + header_bytes
-        end = border + body_bytes
-        if kind != _ANSWER or body_bytes != len(view) or not filled <= end <= len(room):
-            return False
-        while filled < end:
-            filled += self._some(room[filled:end])
-        self._filled = filled
+        if kind == _ANSWER and body_bytes == len(view):
+            border = PREFIX_BYTES + header_bytes
+            while filled < border:
+                filled += self._some(room[filled:border])
         if room[border - len(self._last) : border] != self._last:
+            self._filled = filled
             return False
-        view[:] = room[border:end]
+        early = min(filled - border, body_bytes)
+        view[:early] = room[border : border + early]
+        receive_exactly(self.sock, view[early:])
         self._filled = 0
         return True
 

@@ -35,6 +35,7 @@ from cachesvc.lane_answer import (
     stat_error_frame,
 )
 from cachesvc.lane_thread import STALL_S, Connection, Done, Item, LaneThread
+from cachesvc.lone_reads import LoneReads
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
 from cachesvc.passing import Files, Unopened
@@ -75,6 +76,7 @@ class LaneServer:
         self._reader = reader
         self._small = reader.small
         self._small_answer, self._small_sent = reader.small.answer, reader.small.sent
+        self._lone = LoneReads(reader.store, reader.small.known, reader.stored, reader.geometry)
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
         self._cluster = cluster
@@ -175,7 +177,7 @@ class LaneServer:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
-        """Answer the whole frame of a small hot read, or of a large one that was asked before."""
+        """Answer the whole frame of a hot read of one range, or of one that was asked before."""
         if self._draining:
             return False
         epoch = self._cluster.table.epoch
@@ -184,12 +186,13 @@ class LaneServer:
             connection.thread.send_at_once(connection, frame)
             self._small_sent()
             return True
-        repeated = self._repeats.answer(request, self._passes(connection), epoch)
-        if repeated is None:
+        hit = self._lone.answer(request, epoch)
+        hit = hit or self._repeats.answer(request, self._passes(connection), epoch)
+        if hit is None:
             return False
         connection.busy = True
-        self._send_hit(connection, repeated.items, repeated.close)
-        self._reader.hit_again(repeated.slices)
+        self._send_hit(connection, hit.items, hit.close)
+        self._reader.hit_sent(hit.slices)
         return True
 
     def awaits_quiet(self) -> bool:

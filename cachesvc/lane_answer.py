@@ -7,12 +7,14 @@ small neighbours in memory become one, so that a small answer is one send.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cachesvc.answer import Answer, Segment
+from cachesvc.core.blocks import Slice
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_thread import Item
 from cachesvc.passing import MAX_DESCRIPTOR_COUNT, Files, PassedPart
+from cachesvc.pins import Pin
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead, SegmentHead
 from cachesvc.wire.frame import Kind, encode
@@ -20,6 +22,19 @@ from cachesvc.wire.v1 import cache_pb2
 
 _JOIN_BYTES = 128 << 10  # parts up to here are sent together with their header
 _HEADER_BUDGET_BYTES = 48 << 10  # of checksums in one frame's header
+
+
+@dataclass(slots=True)
+class ReadyHit:
+    """A hit, ready to be sent; whoever has it closes it. slices: what it has of blocks."""
+
+    items: list[Item]
+    pins: list[Pin]
+    slices: list[Slice]
+
+    def close(self) -> None:
+        for pin in self.pins:
+            pin.close()
 
 
 def hit_items(answer: Answer, epoch: int) -> list[Item]:

@@ -1,9 +1,8 @@
 """The threads of a framed lane: sockets, epoll, and sending without ever waiting for one client.
 
-Story: lane threads own the connections, one epoll each; the first one accepts and the server deals
-them out. A thread reads requests, hands each whole one to its handler, and sends what comes back:
-memory by send, parts of block files by sendfile, whole files as descriptors, as far as the socket
-takes it now.
+Story: lane threads own the connections, one epoll each; the first accepts, the server deals them
+out. A thread reads requests, hands each to its handler, and sends what comes back: memory by send,
+parts of block files by sendfile, whole files as descriptors, as far as the socket takes it now.
 
 Rules: a connection is touched by its own thread only (`post` brings work there); one request at a
 time, further ones wait unread; a slow client holds what it was promised, and no thread.
@@ -41,7 +40,6 @@ QUIET_S = 0.02  # after which there is time for what does not press (decision 14
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 _RECV_BYTES = 16 << 10  # at once; of more, the rest comes next time
-_EPOLLIN = select.EPOLLIN
 _TURN_BYTES = 1 << 20  # sent to one client before the others have their turn
 
 log = structlog.get_logger(__name__)
@@ -157,7 +155,7 @@ class LaneThread(Thread):
             for fd, mask in events:
                 try:
                     connection = connection_of(fd)
-                    if connection is not None and mask == _EPOLLIN:  # mostly
+                    if connection is not None and mask == select.EPOLLIN:  # mostly
                         self._receive(connection)
                     else:
                         self._ready(fd, mask)
@@ -326,20 +324,23 @@ class LaneThread(Thread):
         if connection.closing:
             done(NodeUnavailable("the client hung up"))
             return
-        connection.outgoing.append(_Outgoing(deque(items), done))
-        if len(connection.outgoing) == 1:
+        left = deque(items)
+        if not connection.outgoing:
             connection.moved_at = time.monotonic()
-            self._flush(connection)
+            with contextlib.suppress(OSError):  # what fails will fail again, in its turn
+                self._push(connection, left)
+        if left:
+            connection.outgoing.append(_Outgoing(left, done))
+            self._listen_for(connection)
+        else:
+            done(None)
 
     def send_at_once(self, connection: Connection, answer: bytes) -> None:
         """One send, without a queue, as long as the socket takes it."""
         try:
             sent = connection.sock.send(answer)
-        except BlockingIOError:
-            sent = 0
         except OSError:
-            self.close(connection)
-            return
+            sent = 0  # it fails again in the queue, if it is not that there is no room
         if sent < len(answer):
             connection.busy = True
             self._handler.reply(connection, memoryview(answer)[sent:])

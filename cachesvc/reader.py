@@ -127,7 +127,7 @@ class Reader:
             if not wait and not all(self._at_hand(part) for part in parts):
                 return None
             for part in parts:
-                segment = self._stored(part, Source.DISK, way_of(request), wait)
+                segment = self.stored(part, Source.DISK, way_of(request), wait)
                 if segment is None:
                     answer.close()
                     return None
@@ -172,8 +172,8 @@ class Reader:
             answer.resources = exits.pop_all()
         return answer
 
-    def hit_again(self, parts: list[Slice]) -> None:
-        """The lane has sent stored slices of one version, of which it knew from an earlier hit."""
+    def hit_sent(self, parts: list[Slice]) -> None:
+        """The lane has sent stored slices of one version without asking for the answer here."""
         self._hit(parts, [(Source.DISK, part.length_bytes) for part in parts])
 
     def broken(self, pin: Pin, error: OSError) -> None:
@@ -207,7 +207,9 @@ class Reader:
     def _at_hand(self, part: Slice) -> bool:
         return part.pages & ~(self.store.at_hand(part.block) or 0) == 0
 
-    def _stored(self, part: Slice, source: Source, way: Way, wait: bool = True) -> Segment | None:
+    def stored(
+        self, part: Slice, source: Source = Source.DISK, way: Way = Way.PLAIN, wait: bool = True
+    ) -> Segment | None:
         """The slice, if all its pages are present and those that must be checked are right."""
         look = self.store.pin if source is Source.DISK else self.store.hold
         pin = look(part.block)
@@ -342,12 +344,12 @@ class Reader:
         if run is None:
             return None
         if not way.passes and (checks_all(run, way) or not run.whole):
-            return await self._aside(partial(self._stored, run, source, way))
-        return self._stored(run, source, way)
+            return await self._aside(partial(self.stored, run, source, way))
+        return self.stored(run, source, way)
 
     def _stored_run(self, wanted: Slice, source: Source, way: Way) -> Segment | None:
         run = wanted.run(self.store.present(wanted.block))
-        return None if run is None else self._stored(run, source, way)
+        return None if run is None else self.stored(run, source, way)
 
     def _hit(self, parts: list[Slice], sent: list[tuple[Source, int]]) -> None:
         self.readahead.hit(parts)

@@ -27,6 +27,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectName
 from cachesvc.disk.base import BlockFile
 from cachesvc.kept import Kept
+from cachesvc.lane_answer import ReadyHit
 from cachesvc.lane_thread import Item
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
@@ -52,19 +53,6 @@ class Repeat:
     used: bool = False
 
 
-@dataclass(slots=True)
-class Repeated:
-    """An answer to be sent once more; whoever has it closes it."""
-
-    items: list[Item]
-    pins: list[Pin]
-    slices: list[Slice]
-
-    def close(self) -> None:
-        for pin in self.pins:
-            pin.close()
-
-
 class Repeats:
     """The large reads of one node's lane. Any thread may call."""
 
@@ -76,7 +64,7 @@ class Repeats:
     def kept_bytes(self) -> int:
         return self._kept.size_bytes
 
-    def answer(self, frame: bytes, passes: bool, epoch: int) -> Repeated | None:
+    def answer(self, frame: bytes, passes: bool, epoch: int) -> ReadyHit | None:
         """The answer to the whole frame of a request, or None: it must go the common way. Waits
         for no one. passes: its sender may be passed files. epoch: the node's present one.
         """
@@ -104,7 +92,7 @@ class Repeats:
                 FilePart(pin, part.start, part.length_bytes)
                 for pin, (part, _) in zip(pins, kept.parts, strict=True)
             ]
-        return Repeated(items, pins, [part for part, _ in kept.parts])
+        return ReadyHit(items, pins, [part for part, _ in kept.parts])
 
     def forget(self, name: ObjectName) -> None:
         """Somebody was sent wrong bytes of the object: what is kept of it is made anew."""

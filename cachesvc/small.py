@@ -3,11 +3,10 @@
 Story: a lane gives every whole request to `answer`. The bytes of the request are the key: what is
 kept from before is sent again as it stands, header and body. Else the request is split by hand
 (wire/lone.py), the parts of a page that it touches are read and checked (core/parts.py), and the
-answer is made, and kept if it was asked for before (doorkeeper.py). What is longer than
-SMALL_BODY_BYTES is not kept, and its whole page is checked; so is a page whose parts' checksums are
-not known, because nobody has filled or read it since the node began, or too many others since. What
-is anything but a stored range, within one page, of a version that the request names, is None, and
-the way of all other requests.
+answer is made, and kept if it was asked for before (doorkeeper.py). A page whose parts' checksums
+are not known, because nobody has filled or read it since the node began, or too many others since,
+is checked as a whole. What is anything but a stored range, within one page, of at most
+SMALL_BODY_BYTES of a version that the request names, is None, and the way of other requests.
 
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then. It is
@@ -20,15 +19,14 @@ Rules
 - An answer is counted, and eviction policy and readahead are told of it, like of any hit, but
   many at a time, mostly behind its sending (`settle`): alone it costs several times as much.
 - What is asked for once is not kept: filling new memory costs more than it saves. At most
-  MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK). Blocks are
-  remembered once they were found here, up to MAX_KNOWN_BYTES; those that were found first go first.
+  MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK).
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
   of their parts, are forgotten.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,19 +37,18 @@ from xxhash import xxh3_64_intdigest
 
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
-from cachesvc.core.errors import CacheError
 from cachesvc.core.format import CHECKSUM_BYTES, checksum
 from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
 from cachesvc.doorkeeper import Doorkeeper
 from cachesvc.kept import Kept
+from cachesvc.known import Key, KnownBlock, KnownBlocks
 from cachesvc.pins import Pin
 from cachesvc.store import Store
 from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
-MAX_KNOWN_BYTES = 8 << 20  # of blocks whose versions need not be unpacked
 ASKED_COUNT = 1 << 15  # places for requests by which it is told who asks again (Doorkeeper)
 MAX_UNTOLD = 16  # answers that were sent and are not counted yet
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
@@ -59,7 +56,6 @@ _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answ
 log = structlog.get_logger(__name__)
 Hit = tuple[BlockRef, int, int]  # a block, and from which of its bytes to which
 Hits = Callable[[Sequence[Hit]], None]
-_Key = tuple[bytes | ObjectVersion, int]  # how its requests begin, or its version; and the index
 _Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
 
 
@@ -78,26 +74,6 @@ class _Answer:
     used: bool = False
 
 
-class _Known:
-    """A block that was asked for, what it says of itself worked out, and how the answers of its
-    version begin. size_bytes: of memory.
-    """
-
-    __slots__ = (
-        "beginning", "block", "id", "length_bytes", "object_end", "shaped", "size_bytes", "start",
-    )  # fmt: skip
-
-    def __init__(self, block: BlockRef, beginning: bytes, size_bytes: int) -> None:
-        self.block = block
-        self.id = block.id
-        self.start = block.start
-        self.length_bytes = block.length_bytes
-        self.object_end = block.version.size_bytes
-        self.beginning = beginning
-        self.shaped: tuple[int, int, lone.Shape] = 0, 0, (b"", b"", b"")
-        self.size_bytes = size_bytes
-
-
 class SmallReads:
     """The small reads of one node. Any thread may call.
 
@@ -113,7 +89,6 @@ class SmallReads:
         checked_page: Callable[[Pin, int, bool], bytes | None],
         hits: Hits,
         max_kept_bytes: int = MAX_KEPT_BYTES,
-        max_known_bytes: int = MAX_KNOWN_BYTES,
     ) -> None:
         self._store = store
         self._geometry = geometry
@@ -124,16 +99,13 @@ class SmallReads:
         self._sums_of, self._sums_get = store.part_sums.of, store.part_sums.get
         self._checked_page = checked_page
         self._hits = hits
-        self._max_known_bytes = max_known_bytes
         self._kept: Kept[bytes, _Answer] = Kept(max_kept_bytes)
         self._kept_get, self._asked_before = self._kept.get, Doorkeeper(ASKED_COUNT).knows
-        self._known: OrderedDict[_Key, _Known] = OrderedDict()
-        self._known_get = self._known.get
-        self._lock = Lock()
+        self.known = KnownBlocks(geometry)
+        self._known_get = self.known.get
         self._forgotten_count = 0
         self._untold: deque[Hit] = deque()
         self._telling = Lock()
-        self.known_bytes = 0
 
     @property
     def kept_bytes(self) -> int:
@@ -163,6 +135,8 @@ class SmallReads:
         if wanted is None:
             return None
         beginning, start, end = wanted
+        if end - start > SMALL_BODY_BYTES:
+            return None
         found = self._found((beginning, start // self._block_bytes), start, end, wait=True)
         if found is None:
             return None
@@ -175,7 +149,7 @@ class SmallReads:
         start -= known.start
         hit = known.block, start, start + len(body)
         self._untold.append(hit)
-        if len(body) <= SMALL_BODY_BYTES and (kept or self._asked_before(request)):
+        if kept or self._asked_before(request):
             size_bytes = len(request) + len(frame) + _ENTRY_BYTES
             kept = _Answer(request, frame, hit, file, epoch, size_bytes)
             self._kept.keep(request, kept)
@@ -224,7 +198,9 @@ class SmallReads:
         self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
 
-    def _found(self, key: _Key, start: int, end: int, *, wait: bool) -> tuple[_Known, _Body] | None:
+    def _found(
+        self, key: Key, start: int, end: int, *, wait: bool
+    ) -> tuple[KnownBlock, _Body] | None:
         """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
         known = self._known_get(key)
         if known is not None and end - start == self._part_bytes and end <= known.object_end:
@@ -234,7 +210,7 @@ class SmallReads:
         page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
-        one = known or self._unpacked(*key)
+        one = known or self.known.worked_out(key)
         if one is None or end > one.object_end:
             return None
         start -= one.start
@@ -243,10 +219,10 @@ class SmallReads:
         if found is None:
             return None
         if known is None:
-            self._know(key, one)
+            self.known.keep(key, one)
         return one, found
 
-    def _part(self, known: _Known, start: int, wait: bool) -> _Body | None:
+    def _part(self, known: KnownBlock, start: int, wait: bool) -> _Body | None:
         """One whole part of a block, read and checked; None: none begins there, it is not known
         what it must be, or it is not that.
         """
@@ -263,7 +239,7 @@ class SmallReads:
             return None
         return data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
 
-    def _of_parts(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
+    def _of_parts(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
         it is not known what they must be, or they are not that.
         """
@@ -287,7 +263,7 @@ class SmallReads:
         body = data[skipped : skipped + end - start]
         return body, checksum(body), opened.file
 
-    def _of_page(self, known: _Known, start: int, end: int, wait: bool) -> _Body | None:
+    def _of_page(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Body | None:
         """Bytes of a block, the page that they lie in read and checked as a whole; None: the page
         is not here, or not right.
         """
@@ -307,28 +283,3 @@ class SmallReads:
         self._store.part_sums.note(known.block, page, parts.of_page(data, self._part_bytes))
         body = data[first : first + end - start]
         return body, checksum(body), file
-
-    def _unpacked(self, named: bytes | ObjectVersion, index: int) -> _Known | None:
-        """The block of a version that can be cached; None: the request is wrong, or bypasses, or
-        has more in it than it needs.
-        """
-        if isinstance(named, ObjectVersion):
-            size_bytes = 2 * len(named.name.key) + _ENTRY_BYTES
-            return _Known(BlockRef(named, index, self._geometry), b"", size_bytes)
-        try:
-            version = lone.version_of(named)
-            block, beginning = BlockRef(version, index, self._geometry), lone.answer_start(version)
-        except (CacheError, ValueError):
-            return None
-        # in the key, and unpacked, and in how its answers begin
-        return _Known(block, beginning, 3 * len(named) + _ENTRY_BYTES)
-
-    def _know(self, key: _Key, known: _Known) -> None:
-        """Remember a block that is here."""
-        with self._lock:
-            if self._known.setdefault(key, known) is not known:
-                return  # another thread was first
-            self.known_bytes += known.size_bytes
-            while self.known_bytes > self._max_known_bytes:
-                _, oldest = self._known.popitem(last=False)
-                self.known_bytes -= oldest.size_bytes

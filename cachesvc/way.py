@@ -7,7 +7,7 @@ from enum import Enum
 from cachesvc.core.blocks import Slice
 from cachesvc.core.request import ReadRequest
 
-SMALL_BYTES = 64 << 10  # up to here an answer goes from memory: one send, and checked here
+SMALL_BYTES = 16 << 10  # up to here an answer goes from memory: one send, and checked here
 
 
 class Way(Enum):

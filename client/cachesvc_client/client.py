@@ -20,7 +20,6 @@ from operator import index
 from typing import Any, Self, TypeVar
 
 from cachesvc.core.errors import CacheError
-from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.ring import MemberTable
 from cachesvc.core.types import ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks
@@ -32,7 +31,7 @@ from cachesvc_client.hello import Welcome
 from cachesvc_client.pinned import PinnedObject
 from cachesvc_client.region import Canvas, EmptyRegion, Region
 from cachesvc_client.script import Script
-from cachesvc_client.target import Range, Room, spans
+from cachesvc_client.target import Range, Room, new_bytes, spans
 
 T = TypeVar("T")
 
@@ -248,14 +247,14 @@ class CacheClient:
     ) -> list[bytes]:
         if not ranges:
             return []
-        if len(ranges) == 1 and (data := self._small(name, pinned, *ranges[0], tally)) is not None:
+        if len(ranges) == 1 and (data := self._block(name, pinned, *ranges[0], tally)) is not None:
             return [data]
         room = Room(spans(name, ranges))
         version = self._run(lambda script: script.read(name, ranges, room, pinned), tally)
         cut = [clamp(name, start, end, version.size_bytes) for start, end in ranges]
         return [room.result(one.start, one.end) for one in cut]
 
-    def _small(
+    def _block(
         self,
         name: ObjectName,
         pinned: ObjectVersion | None,
@@ -263,16 +262,19 @@ class CacheClient:
         end: int | None,
         tally: Counter[str] | None,
     ) -> bytes | None:
-        if end is None or not 0 < end - start <= SMALL_BODY_BYTES:
+        engine = self._live()
+        if end is None or not 0 < end - start <= engine.router.geometry.block_bytes:
             return None
-        data = memoryview(bytearray(end - start))
-        count = self._live().read_small(name, pinned, start, data, tally)
-        return None if count is None else bytes(data[:count])
+        data, view = new_bytes(end - start)
+        count = engine.read_block(name, pinned, start, view, tally)
+        if count is None:
+            return None
+        return data if data and count == len(data) else bytes(view[:count])
 
     def _readinto(
         self, name: ObjectName, pinned: ObjectVersion | None, start: int, view: memoryview
     ) -> int:
-        count = self._live().read_small(name, pinned, start, view)
+        count = self._live().read_block(name, pinned, start, view)
         if count is not None:
             return count
         ranges: list[Range] = [(start, start + len(view))]

@@ -139,9 +139,9 @@ class Connection:
             ) from error
         return prefix, self._receive(prefix.header_bytes)
 
-    def small_frame(self, prefix: bytes, count_bytes: int) -> memoryview:
-        """The next frame, prefix and body too, if it has this prefix and so `count_bytes` in all;
-        else what has come of it. The caller gives it back by `unread`, or has read it.
+    def beginning(self, prefix: bytes, count_bytes: int) -> memoryview:
+        """As many bytes of the next frame, from its prefix on, if that is this prefix; else what
+        has come of them. The caller gives them back by `unread`, or has read them.
         """
         room = self._room[:count_bytes]
         asked_s = time.monotonic()

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from cachesvc.core.errors import CacheError, NodeUnavailable, Retry
-from cachesvc.core.request import SMALL_BODY_BYTES, ReadRequest
+from cachesvc.core.request import ReadRequest
 from cachesvc.core.ring import Member, MemberTable
 from cachesvc.core.types import Geometry, ObjectName, ObjectVersion, clamp
 from cachesvc_client import forks, rpc
@@ -84,7 +84,7 @@ class Engine:
         self._check_open()
         return run(steps, self._perform if tally is None else partial(self._perform, tally=tally))
 
-    def read_small(
+    def read_block(
         self,
         name: ObjectName,
         pinned: ObjectVersion | None,
@@ -92,10 +92,9 @@ class Engine:
         view: memoryview,
         tally: Counter[str] | None = None,
     ) -> int | None:
-        """Fill the view with the bytes from `start` on, if they are few, and of a version that is
-        known, by asking the first owner of their block at once: what a hot read comes to, without
-        the steps that lead there. Returns how many bytes there were; None: they are to be read as
-        ever.
+        """Fill the view with the bytes from `start` on, if they are of one block, of a version that
+        is known, by asking its first owner at once: what a hot read comes to, without the steps
+        that lead there. Returns how many bytes there were; None: they are to be read as ever.
 
         Raises: what Script.read raises.
         """
@@ -105,7 +104,7 @@ class Engine:
             return None
         block_bytes = router.geometry.block_bytes
         index = start // block_bytes
-        if not 0 < len(view) <= SMALL_BODY_BYTES or start < 0 or end > (index + 1) * block_bytes:
+        if not view or start < 0 or end > (index + 1) * block_bytes:
             return None
         member = router.first_owner(name, index)
         if member is None:

@@ -34,7 +34,7 @@ from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind
 from cachesvc.wire.v1 import cache_pb2
-from cachesvc_client import passed, small
+from cachesvc_client import foreseen, passed
 from cachesvc_client.config import ClientConfig, is_local
 from cachesvc_client.connection import Connection, HungUp, NotReached, ShortOfFiles
 from cachesvc_client.effects import Reply, Target
@@ -273,9 +273,10 @@ class Lane:
     def _read(
         self, connection: Connection, request: ReadRequest, target: Target, epoch: int
     ) -> Reply:
-        page_bytes = connection.welcome.geometry.page_bytes
-        if small.fits(request, page_bytes):
-            reply = small.ask(connection, request, target, epoch)
+        geometry = connection.welcome.geometry
+        page_bytes = geometry.page_bytes
+        if foreseen.fits(request, geometry):
+            reply = foreseen.ask(connection, request, target, epoch, page_bytes)
             if reply is not None:
                 return reply
         else:

@@ -146,10 +146,7 @@ class Receipt:
             CorruptAnswer: they are not.
         """
         if not right:
-            raise CorruptAnswer(
-                f"{self._request.name}: bytes [{head.start}, {head.start + head.length_bytes}) from"
-                f" {self.who} ({head.source.name.lower()}) do not match their checksum"
-            )
+            raise does_not_match(self._request, head, self.who)
         self._sources[head.source] = self._sources.get(head.source, 0) + head.length_bytes
         self._target.settled(head.start, head.length_bytes)
 
@@ -210,6 +207,14 @@ class Receipt:
 
     def _wrong(self, what: str) -> ProtocolError:
         return ProtocolError(f"{self._request.name}: the answer of {self.who} {what}")
+
+
+def does_not_match(request: ReadRequest, head: SegmentHead, who: str) -> CorruptAnswer:
+    """That a segment from `who` is not what its checksums say."""
+    return CorruptAnswer(
+        f"{request.name}: bytes [{head.start}, {head.start + head.length_bytes}) from {who}"
+        f" ({head.source.name.lower()}) do not match their checksum"
+    )
 
 
 def same_version(one: ObjectVersion, other: ObjectVersion) -> bool:

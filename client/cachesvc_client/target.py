@@ -54,6 +54,15 @@ def joined(wanted: Iterable[Span], gap_bytes: int = 0) -> list[Span]:
     return found
 
 
+def new_bytes(size_bytes: int) -> tuple[bytes, memoryview]:
+    """Room for so many bytes, and the object that has them once the view is full; empty if they are
+    to be copied out of the view.
+    """
+    if size_bytes >= _IN_PLACE_BYTES:
+        return fresh_bytes(size_bytes)
+    return b"", memoryview(bytearray(size_bytes))
+
+
 class _Delivered:
     """A target to which all bytes are delivered: no file is shown in place."""
 
@@ -112,9 +121,7 @@ class Room(_Delivered):
             if self._into is not None:
                 self._views.append(self._into[:size])
             else:
-                data, view = b"", memoryview(bytearray(size))
-                if size >= _IN_PLACE_BYTES:
-                    data, view = fresh_bytes(size)
+                data, view = new_bytes(size)
                 self._data.append(data)
                 self._views.append(view)
         self._version = version

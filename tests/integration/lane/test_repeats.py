@@ -31,8 +31,8 @@ def ask(client: RawClient, version: ObjectVersion, *ranges: tuple[int, int | Non
 @pytest.mark.parametrize(
     "ranges",
     [
-        [(0, 8 * PAGE)],
-        [(PAGE, BLOCK)],
+        [(0, BLOCK + 8 * PAGE)],
+        [(PAGE, 2 * BLOCK)],
         [(0, None)],
         [(BLOCK - 5 * PAGE, BLOCK + 9 * PAGE)],
         [(2 * PAGE, 9 * PAGE), (BLOCK, BLOCK + 8 * PAGE)],
@@ -54,10 +54,30 @@ def test_a_large_read_asked_again_is_the_same_and_counted(
     )
 
 
+@pytest.mark.parametrize("wanted", [(0, 8 * PAGE), (PAGE, BLOCK), (9, 3 * PAGE), (7, BLOCK - 7)])
+def test_a_range_of_one_block_is_made_anew_each_time_and_counted(
+    filled: Filled, wanted: tuple[int, int]
+) -> None:
+    node, version = filled
+    before = node.count("requests_total", op="read", result="hit")
+    with RawClient(node).greeted() as client:
+        for _ in range(4):
+            assert ask(client, version, wanted) == DATA[slice(*wanted)]
+    assert kept_count(node) == 0
+    until(
+        lambda: node.count("requests_total", op="read", result="hit") == before + 4,
+        "each is counted, once",
+    )
+
+
 def test_what_is_checked_here_is_not_kept(filled: Filled) -> None:
     node, version = filled
     with RawClient(node).greeted() as client:
-        for ranges in ([(1, BLOCK)], [(0, 4 * PAGE)], [(0, 9 * PAGE + 1)]):
+        for ranges in (
+            [(1, 2 * BLOCK)],
+            [(0, PAGE), (BLOCK, BLOCK + PAGE)],
+            [(5, 2 * PAGE), (0, 2 * PAGE)],
+        ):
             for _ in range(2):
                 ask(client, version, *ranges)
         assert client.read((0, BLOCK)) == DATA[:BLOCK]  # of no version that it names
@@ -85,13 +105,14 @@ def test_requests_sent_together_are_answered_in_order(filled: Filled) -> None:
                 assert client.answer()[1] == DATA[start:end]
 
 
-def test_a_client_that_leaves_in_mid_answer_leaves_no_pin(filled: Filled) -> None:
+@pytest.mark.parametrize("end", [None, BLOCK])
+def test_a_client_that_leaves_in_mid_answer_leaves_no_pin(filled: Filled, end: int | None) -> None:
     node, version = filled
     with RawClient(node).greeted() as client:
-        ask(client, version, (0, None))
+        ask(client, version, (0, end))
     for _ in range(3):
         with RawClient(node, receive_bytes=4096).greeted() as client:
-            client.ask(ReadRequest(NAME, ((0, None),), version))
+            client.ask(ReadRequest(NAME, ((0, end),), version))
             client.receive(1)
 
 
@@ -159,8 +180,8 @@ def test_no_more_is_kept_than_the_bound(tmp_path: Path) -> None:
         repeats = node.lane._repeats
         repeats._kept._max_bytes = 10_000
         for number in range(40):
-            start = number * PAGE
-            assert ask(client, version, (start, start + 8 * PAGE)) == DATA[start : start + 8 * PAGE]
+            start, end = number * PAGE, BLOCK + 8 * PAGE
+            assert ask(client, version, (start, end)) == DATA[start:end]
             assert repeats.kept_bytes <= 10_000
         assert 1 < kept_count(node) < 10
 
@@ -168,9 +189,10 @@ def test_no_more_is_kept_than_the_bound(tmp_path: Path) -> None:
 def test_who_asks_with_verify_has_what_is_kept_of_the_object_made_anew(filled: Filled) -> None:
     node, version = filled
     with RawClient(node).greeted() as client:
-        assert ask(client, version, (0, 8 * PAGE)) == DATA[: 8 * PAGE]
+        end = BLOCK + 8 * PAGE
+        assert ask(client, version, (0, end)) == DATA[:end]
         until(lambda: kept_count(node) == 1, "it is kept")
-        client.ask(ReadRequest(NAME, ((0, 8 * PAGE),), version, verify=True))
-        assert client.answer()[1] == DATA[: 8 * PAGE]
+        client.ask(ReadRequest(NAME, ((0, end),), version, verify=True))
+        assert client.answer()[1] == DATA[:end]
         assert kept_count(node) == 0
-        assert ask(client, version, (0, 8 * PAGE)) == DATA[: 8 * PAGE]
+        assert ask(client, version, (0, end)) == DATA[:end]

@@ -96,7 +96,7 @@ def test_what_nobody_has_asked_for_twice_is_not_kept() -> None:
     run(body)
 
 
-def test_what_is_large_for_a_small_read_is_answered_and_not_kept() -> None:
+def test_what_is_too_large_for_a_small_read_is_neither_answered_nor_kept() -> None:
     page_bytes = 2 * SMALL_BODY_BYTES
     geometry = Geometry(4 * page_bytes, page_bytes, page_bytes, 4 * page_bytes)
 
@@ -104,10 +104,12 @@ def test_what_is_large_for_a_small_read_is_answered_and_not_kept() -> None:
         async with open_rig(geometry=geometry) as rig:
             version = rig.origin.put(NAME, pattern(3 * page_bytes))
             await rig.read()
-            for size in (SMALL_BODY_BYTES + 1, SMALL_BODY_BYTES):
-                assert rig.reader.small.kept_bytes == 0
-                for _ in range(3):
-                    assert small(rig, version, (page_bytes, page_bytes + size)) is not None
+            for _ in range(3):
+                start, end = page_bytes, page_bytes + SMALL_BODY_BYTES
+                assert small(rig, version, (start, end + 1)) is None
+            assert rig.reader.small.kept_bytes == 0
+            for _ in range(3):
+                assert small(rig, version, (start, end)) is not None
             assert rig.reader.small.kept_bytes > 0
 
     run(body)

@@ -1,4 +1,4 @@
-"""Small reads of a version that the client knows: their answer is expected to the byte."""
+"""Reads within a block, of a version that the client knows: the answer is expected to the byte."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind, encode
 from tests.integration.client_lane.fake_node import Behaviour, Pair, Session
-from tests.integration.client_lane.sample import DATA, URI, VERSION, answer, segment
+from tests.integration.client_lane.sample import DATA, PAGE, URI, VERSION, answer, segment
 
 
-def small_answer(session: Session, request: ReadRequest) -> bytes:
+def whole_answer(session: Session, request: ReadRequest) -> bytes:
     """As a real node answers it."""
     ((start, end),) = request.ranges
     assert end is not None
@@ -31,12 +31,16 @@ def knowing_client(pair: Pair, **settings: Any) -> CacheClient:
     return client
 
 
-def test_a_damaged_small_answer_is_never_believed_wherever_the_damage_is(pair: Pair) -> None:
+SIZES = [3000, 150_000]  # received whole, and body behind head
+
+
+@pytest.mark.parametrize("size", [30, 150_000])
+def test_a_damaged_answer_is_never_believed_wherever_the_damage_is(pair: Pair, size: int) -> None:
     length, position = 0, 0
 
     def damaged(session: Session, request: ReadRequest) -> None:
         nonlocal length
-        raw = bytearray(small_answer(session, request))
+        raw = bytearray(whole_answer(session, request))
         length = len(raw)
         raw[position] ^= 1
         session.send(bytes(raw))
@@ -44,17 +48,23 @@ def test_a_damaged_small_answer_is_never_believed_wherever_the_damage_is(pair: P
     while not length or position < length:
         client = knowing_client(pair, silence_ms=250)
         pair.first.script = [damaged]
-        assert client.read(URI, 7000, 7030) == DATA[7000:7030]
+        assert client.read(URI, 7000, 7000 + size) == DATA[7000 : 7000 + size]
         client.close()
         pair.first.script = []
-        position += 1
-    assert length > 90
+        position += 1 if position < length - size else size // 30
+    assert length > size + 60
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 10, 16, 17, 60, 120, 4000])
-def test_a_small_answer_may_come_in_pieces(pair: Pair, piece_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "piece_bytes"),
+    [
+        *((3000, count) for count in (1, 10, 16, 17, 60, 120, 4000)),
+        *((150_000, count) for count in (10, 17, 60, 4000, 70_000)),
+    ],
+)
+def test_an_answer_may_come_in_pieces(pair: Pair, size: int, piece_bytes: int) -> None:
     def in_pieces(session: Session, request: ReadRequest) -> None:
-        raw = small_answer(session, request)
+        raw = whole_answer(session, request)
         session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(raw), piece_bytes):
             session.send(raw[start : start + piece_bytes])
@@ -62,14 +72,15 @@ def test_a_small_answer_may_come_in_pieces(pair: Pair, piece_bytes: int) -> None
     client = knowing_client(pair)
     pair.first.behave = in_pieces
     for start in (0, 7000, 100_001):
-        assert client.read(URI, start, start + 3000) == DATA[start : start + 3000]
+        assert client.read(URI, start, start + size) == DATA[start : start + size]
     assert pair.second.requests == []
-    assert client.sources()["disk"] == 9000
+    assert client.sources()["disk"] == 3 * size
 
 
-def test_what_follows_a_small_answer_is_not_taken_for_the_next_one(pair: Pair) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_what_follows_an_answer_is_not_taken_for_the_next_one(pair: Pair, size: int) -> None:
     def talkative(session: Session, request: ReadRequest) -> None:
-        session.send(small_answer(session, request) + b"junk")
+        session.send(whole_answer(session, request) + b"junk")
 
     def shorter(session: Session, request: ReadRequest) -> None:
         head = codec.pack_error_head(Overloaded("full")).SerializeToString()
@@ -79,7 +90,7 @@ def test_what_follows_a_small_answer_is_not_taken_for_the_next_one(pair: Pair) -
         client = knowing_client(pair)
         pair.first.script = [behaviour]
         for start in (0, 7000, 100_001):
-            assert client.read(URI, start, start + 3000) == DATA[start : start + 3000]
+            assert client.read(URI, start, start + size) == DATA[start : start + size]
 
 
 def refusal(error: CacheError) -> Behaviour:
@@ -96,12 +107,13 @@ def hangs_up(session: Session, _request: ReadRequest) -> None:
     session.sock.shutdown(socket.SHUT_RDWR)
 
 
-def test_who_refuses_a_small_read_is_asked_once(pair: Pair) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_who_refuses_a_read_is_asked_once(pair: Pair, size: int) -> None:
     client = knowing_client(pair)
     pair.first.behave = refusal(Overloaded("full"))
-    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert client.read(URI, 7000, 7000 + size) == DATA[7000 : 7000 + size]
     assert (len(pair.first.requests), len(pair.second.requests)) == (1, 1)
-    assert client.sources() == {"disk": 3000}
+    assert client.sources() == {"disk": size}
 
 
 def test_the_error_of_who_was_asked_is_nobody_elses(pair: Pair) -> None:
@@ -118,24 +130,26 @@ def test_the_error_of_who_was_asked_is_nobody_elses(pair: Pair) -> None:
     assert (len(pair.first.requests), len(pair.second.requests)) == (1, 1)
 
 
-def test_wrong_bytes_of_a_small_read_are_asked_for_again_checked(pair: Pair) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_wrong_bytes_of_a_read_are_asked_for_again_checked(pair: Pair, size: int) -> None:
     def damaged(session: Session, request: ReadRequest) -> None:
-        raw = bytearray(small_answer(session, request))
+        raw = bytearray(whole_answer(session, request))
         raw[-1] ^= 1
         session.send(bytes(raw))
 
     client = knowing_client(pair)
     pair.first.script = [damaged]
-    assert client.read(URI, 7000, 10_000) == DATA[7000:10_000]
+    assert client.read(URI, 7000, 7000 + size) == DATA[7000 : 7000 + size]
     assert [request.verify for request in pair.first.requests] == [False, True]
     assert pair.second.requests == []
 
 
-def test_a_node_that_hangs_up_on_a_small_read_is_left_alone(pair: Pair) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_node_that_hangs_up_on_a_read_is_left_alone(pair: Pair, size: int) -> None:
     client = knowing_client(pair)
     pair.first.behave = hangs_up
     for start in (7000, 11_000):
-        assert client.read(URI, start, start + 3000) == DATA[start : start + 3000]
+        assert client.read(URI, start, start + size) == DATA[start : start + size]
     asked = len(pair.first.requests)
     assert asked <= 2  # the second time on a fresh connection
     assert len(pair.second.requests) == 2
@@ -161,7 +175,7 @@ def test_a_small_answer_that_tells_of_another_member_table_has_it_fetched(
 
     def newer(session: Session, request: ReadRequest) -> None:
         session.node.epoch += 1
-        session.send(small_answer(session, request))
+        session.send(whole_answer(session, request))
 
     client = knowing_client(pair)
     hellos = pair.first.hellos + pair.second.hellos
@@ -170,11 +184,40 @@ def test_a_small_answer_that_tells_of_another_member_table_has_it_fetched(
     assert pair.first.hellos + pair.second.hellos == hellos + 1
 
 
+def test_a_node_that_hangs_up_in_the_body_has_cut_its_answer_short(pair: Pair) -> None:
+    def cut(session: Session, request: ReadRequest) -> None:
+        session.send(whole_answer(session, request)[:100_000])
+        session.sock.shutdown(socket.SHUT_RDWR)
+
+    client = knowing_client(pair)
+    pair.first.script = [cut]
+    assert client.read(URI, 7000, 157_000) == DATA[7000:157_000]
+    assert [request.verify for request in pair.first.requests] == [False, True]
+    assert client.sources() == {"disk": 150_000}
+
+
+def test_an_answer_in_two_frames_is_taken_as_ever(pair: Pair) -> None:
+    def halves(session: Session, request: ReadRequest) -> None:
+        ((start, end),) = request.ranges
+        assert end is not None
+        middle = start // PAGE * PAGE + PAGE
+        one = ReadHead((segment(start, middle),), VERSION, epoch=session.node.epoch)
+        two = ReadHead((segment(middle, end),), last=True, epoch=session.node.epoch)
+        session.send(answer(one, DATA[start:middle]) + answer(two, DATA[middle:end]))
+
+    client = knowing_client(pair)
+    pair.first.behave = halves
+    for start in (0, 7000, 100_001):
+        assert client.read(URI, start, start + 150_000) == DATA[start : start + 150_000]
+    assert (len(pair.first.requests), len(pair.second.requests)) == (3, 0)
+
+
 @pytest.mark.parametrize("start", [0, 65_530, len(DATA) - 100])
-def test_small_reads_are_cut_as_all_others(pair: Pair, start: int) -> None:
-    client, buffer = knowing_client(pair), bytearray(200)
-    expected = DATA[start : start + 200]
-    assert client.read(URI, start, start + 200) == expected
+@pytest.mark.parametrize("size", [200, 70_000])
+def test_reads_are_cut_as_all_others(pair: Pair, start: int, size: int) -> None:
+    client, buffer = knowing_client(pair), bytearray(size)
+    expected = DATA[start : start + size]
+    assert client.read(URI, start, start + size) == expected
     assert client.readinto(URI, buffer, start) == len(expected)
     assert buffer[: len(expected)] == expected
-    assert client.pin(URI).read(start, start + 200) == expected
+    assert client.pin(URI).read(start, start + size) == expected

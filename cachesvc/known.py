@@ -1,0 +1,86 @@
+"""Blocks that hot reads asked for, worked out once, and found by how such requests begin.
+
+Rules: how they begin is wire/lone.py's. A block is remembered once something was sent of it, up to
+MAX_BYTES; those that were found first go first. What is remembered says what the block is, never
+that it is stored. Any thread may call; `get` takes no lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+
+from cachesvc.core.blocks import BlockRef
+from cachesvc.core.errors import CacheError
+from cachesvc.core.types import Geometry, ObjectVersion
+from cachesvc.wire import lone
+
+MAX_BYTES = 8 << 20
+_ENTRY_BYTES = 1024  # of memory that a block takes beside what it is found by
+
+Key = tuple[bytes | ObjectVersion, int]  # how its requests begin, or its version; and the index
+
+
+class KnownBlock:
+    """What a block says of itself worked out, and how the answers of its version begin.
+
+    size_bytes: of memory. shaped: of an answer in one segment the length, the epoch, and what
+    stands around start and checksums; of that which was made last.
+    """
+
+    __slots__ = (
+        "beginning", "block", "id", "length_bytes", "object_end", "shaped", "size_bytes", "start",
+    )  # fmt: skip
+
+    def __init__(self, block: BlockRef, beginning: bytes, size_bytes: int) -> None:
+        self.block = block
+        self.id = block.id
+        self.start = block.start
+        self.length_bytes = block.length_bytes
+        self.object_end = block.version.size_bytes
+        self.beginning = beginning
+        self.shaped: tuple[int, int, lone.Shape] = 0, 0, (b"", b"", b"")
+        self.size_bytes = size_bytes
+
+
+class KnownBlocks:
+    """Those of one node."""
+
+    def __init__(self, geometry: Geometry, max_bytes: int = MAX_BYTES) -> None:
+        self._geometry = geometry
+        self._max_bytes = max_bytes
+        self._blocks: OrderedDict[Key, KnownBlock] = OrderedDict()
+        # what is remembered under a key, or None
+        self.get: Callable[[Key], KnownBlock | None] = self._blocks.get
+        self._lock = Lock()
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def worked_out(self, key: Key) -> KnownBlock | None:
+        """The block of a version that can be cached; None: the request is wrong, or bypasses, or
+        has more in it than it needs.
+        """
+        named, index = key
+        if isinstance(named, ObjectVersion):
+            size_bytes = 2 * len(named.name.key) + _ENTRY_BYTES
+            return KnownBlock(BlockRef(named, index, self._geometry), b"", size_bytes)
+        try:
+            version = lone.version_of(named)
+            block, beginning = BlockRef(version, index, self._geometry), lone.answer_start(version)
+        except (CacheError, ValueError):
+            return None
+        # in the key, and unpacked, and in how its answers begin
+        return KnownBlock(block, beginning, 3 * len(named) + _ENTRY_BYTES)
+
+    def keep(self, key: Key, known: KnownBlock) -> None:
+        """Remember a block that is here."""
+        with self._lock:
+            if self._blocks.setdefault(key, known) is not known:
+                return  # another thread was first
+            self.held_bytes += known.size_bytes
+            while self.held_bytes > self._max_bytes:
+                _, oldest = self._blocks.popitem(last=False)
+                self.held_bytes -= oldest.size_bytes
