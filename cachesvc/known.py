@@ -1,19 +1,16 @@
 """Blocks that hot reads asked for, worked out once, and found by how such requests begin.
 
-Rules: how they begin is wire/lone.py's. A block is remembered once something was sent of it, up to
-MAX_BYTES; those that were found first go first. What is remembered says what the block is, never
-that it is stored. Any thread may call; `get` takes no lock.
+Rules: how they begin is wire/lone.py's. A block is remembered once there was something to send of
+it, up to MAX_BYTES; what was not found again goes first (CLOCK). What is remembered says what the
+block is, never that it is stored. Any thread may call; `get` takes no lock.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-from threading import Lock
-
 from cachesvc.core.blocks import BlockRef
 from cachesvc.core.errors import CacheError
 from cachesvc.core.types import Geometry, ObjectVersion
+from cachesvc.kept import Kept
 from cachesvc.wire import lone
 
 MAX_BYTES = 8 << 20
@@ -25,12 +22,14 @@ Key = tuple[bytes | ObjectVersion, int]  # how its requests begin, or its versio
 class KnownBlock:
     """What a block says of itself worked out, and how the answers of its version begin.
 
-    size_bytes: of memory. shaped: of an answer in one segment the length, the epoch, and what
-    stands around start and checksums; of that which was made last.
+    size_bytes: of memory. used: found again since it was last looked at for eviction. shaped: of
+    the small answer that was made last the length, the epoch, and what stands around start and
+    checksum.
     """
 
     __slots__ = (
         "beginning", "block", "id", "length_bytes", "object_end", "shaped", "size_bytes", "start",
+        "used",
     )  # fmt: skip
 
     def __init__(self, block: BlockRef, beginning: bytes, size_bytes: int) -> None:
@@ -42,6 +41,7 @@ class KnownBlock:
         self.beginning = beginning
         self.shaped: tuple[int, int, lone.Shape] = 0, 0, (b"", b"", b"")
         self.size_bytes = size_bytes
+        self.used = False
 
 
 class KnownBlocks:
@@ -49,15 +49,16 @@ class KnownBlocks:
 
     def __init__(self, geometry: Geometry, max_bytes: int = MAX_BYTES) -> None:
         self._geometry = geometry
-        self._max_bytes = max_bytes
-        self._blocks: OrderedDict[Key, KnownBlock] = OrderedDict()
-        # what is remembered under a key, or None
-        self.get: Callable[[Key], KnownBlock | None] = self._blocks.get
-        self._lock = Lock()
-        self.held_bytes = 0
+        self._kept: Kept[Key, KnownBlock] = Kept(max_bytes)
+        # what is remembered under a key, or None; who finds it sets its `used`
+        self.get, self.keep = self._kept.get, self._kept.keep
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return len(self._kept)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._kept.size_bytes
 
     def worked_out(self, key: Key) -> KnownBlock | None:
         """The block of a version that can be cached; None: the request is wrong, or bypasses, or
@@ -74,13 +75,3 @@ class KnownBlocks:
             return None
         # in the key, and unpacked, and in how its answers begin
         return KnownBlock(block, beginning, 3 * len(named) + _ENTRY_BYTES)
-
-    def keep(self, key: Key, known: KnownBlock) -> None:
-        """Remember a block that is here."""
-        with self._lock:
-            if self._blocks.setdefault(key, known) is not known:
-                return  # another thread was first
-            self.held_bytes += known.size_bytes
-            while self.held_bytes > self._max_bytes:
-                _, oldest = self._blocks.popitem(last=False)
-                self.held_bytes -= oldest.size_bytes

@@ -57,7 +57,7 @@ class Handler(Protocol):
         """A whole request. CacheError: the connection is beyond use."""
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
-        """Answer what came, if it is one request whose answer is known; False: serve it."""
+        """Answer what came, if it is one request that can be answered now; False: serve it."""
 
     def reply(self, connection: Connection, answer: bytes | memoryview) -> None:
         """Send the rest of such an answer, then be ready for the next request."""
@@ -324,23 +324,20 @@ class LaneThread(Thread):
         if connection.closing:
             done(NodeUnavailable("the client hung up"))
             return
-        left = deque(items)
-        if not connection.outgoing:
+        connection.outgoing.append(_Outgoing(deque(items), done))
+        if len(connection.outgoing) == 1:
             connection.moved_at = time.monotonic()
-            with contextlib.suppress(OSError):  # what fails will fail again, in its turn
-                self._push(connection, left)
-        if left:
-            connection.outgoing.append(_Outgoing(left, done))
-            self._listen_for(connection)
-        else:
-            done(None)
+            self._flush(connection)
 
     def send_at_once(self, connection: Connection, answer: bytes) -> None:
         """One send, without a queue, as long as the socket takes it."""
         try:
             sent = connection.sock.send(answer)
+        except BlockingIOError:
+            sent = 0
         except OSError:
-            sent = 0  # it fails again in the queue, if it is not that there is no room
+            self.close(connection)
+            return
         if sent < len(answer):
             connection.busy = True
             self._handler.reply(connection, memoryview(answer)[sent:])

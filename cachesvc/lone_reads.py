@@ -21,8 +21,9 @@ from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry
 from cachesvc.known import KnownBlock, KnownBlocks
 from cachesvc.lane_answer import ReadyHit, joined
+from cachesvc.pins import OpenBlock
 from cachesvc.store import Store
-from cachesvc.way import SMALL_BYTES
+from cachesvc.way import CHECKED_BYTES
 from cachesvc.wire import lone
 
 
@@ -48,62 +49,62 @@ class LoneReads:
     def answer(self, request: bytes, epoch: int) -> ReadyHit | None:
         """The answer to the whole frame of a request, or None: it must go the common way.
 
-        Opens a file and reads pages, but waits for no origin and no other node. epoch: the node's
-        present one.
+        Reads pages that are sent in part, but waits for no origin and no other node. epoch: the
+        node's present one.
         """
         wanted = lone.split_read(request)
         if wanted is None:
             return None
         beginning, start, end = wanted
-        page_bytes = self._page_bytes
+        block_bytes, page_bytes = self._block_bytes, self._page_bytes
+        index = start // block_bytes
+        if start >= end or (end - 1) // block_bytes != index:
+            return None
         if end - start <= SMALL_BODY_BYTES and start // page_bytes == (end - 1) // page_bytes:
             return None  # small.py has looked
-        key = beginning, start // self._block_bytes
+        key = beginning, index
         known = self._known.get(key)
         one = known or self._known.worked_out(key)
-        if one is None or not start < end <= min(one.object_end, one.start + one.length_bytes):
+        if one is None or end > one.object_end:
             return None
-        hit = self._whole_pages(one, start, end, epoch) or self._segment(one, start, end, epoch)
-        if hit is not None and known is None:
+        opened, part = self._opened(one.id), Slice(one.block, start - one.start, end - one.start)
+        if opened is None or part.pages & ~opened.trailer.present:
+            return None  # so that the eviction policy is told once, by whoever sends something
+        if part.whole and part.length_bytes > CHECKED_BYTES:
+            hit = self._whole_pages(one, part, opened, epoch)
+        else:
+            hit = self._segment(one, part, epoch)
+        if known is not None:
+            known.used = True
+        elif hit is not None:
             self._known.keep(key, one)
         return hit
 
-    def _whole_pages(self, one: KnownBlock, start: int, end: int, epoch: int) -> ReadyHit | None:
-        """Bytes `[start, end)` of the object, as they stand in an open file; None: they are not
-        whole pages, or few, or not all present in a file that is open.
-        """
-        page_bytes, first, beyond = self._page_bytes, start - one.start, end - one.start
-        opened = self._opened(one.id)
-        if opened is None or first % page_bytes or end - start <= SMALL_BYTES:
-            return None
-        if beyond % page_bytes and beyond != one.length_bytes:
-            return None
-        pin = self._store.pin_open(one.id, opened.file)
+    def _whole_pages(
+        self, one: KnownBlock, part: Slice, opened: OpenBlock, epoch: int
+    ) -> ReadyHit | None:
+        """Pages as they stand in an open file. None: it is no longer the one that is open."""
+        pin, hit = self._store.pin_open(one.id, opened.file), None
         if pin is None:
             return None
-        hit, part = None, Slice(one.block, first, beyond)
         try:
-            if part.pages & ~pin.present == 0:
-                sums = pin.checksums(first // page_bytes, -(-beyond // page_bytes))
-                head = _head(one, start, end, sums, epoch)
-                hit = ReadyHit([head, FilePart(pin, first, end - start)], [pin], [part])
+            page_bytes = self._page_bytes
+            sums = pin.checksums(part.start // page_bytes, -(-part.end // page_bytes))
+            body = FilePart(pin, part.start, part.length_bytes)
+            hit = ReadyHit([_head(one, part, sums, epoch), body], [pin], [part])
         finally:
             if hit is None:
                 pin.close()
         return hit
 
-    def _segment(self, one: KnownBlock, start: int, end: int, epoch: int) -> ReadyHit | None:
-        """Any bytes `[start, end)` of the object, as the common way has them; None: not all of them
-        are here, or some are not right.
-        """
-        part = Slice(one.block, start - one.start, end - one.start)
-        segment = self._stored(part)
+    def _segment(self, one: KnownBlock, part: Slice, epoch: int) -> ReadyHit | None:
+        """Any bytes, as the common way has them. None: they are no longer here, or not right."""
+        segment, hit = self._stored(part), None
         if segment is None:
             return None
-        assert segment.pin is not None, "what is stored is sent from a pinned file"
-        hit = None
         try:
-            items = joined([_head(one, start, end, segment.checksums, epoch), *segment.parts])
+            assert segment.pin is not None, "what is stored is sent from a pinned file"
+            items = joined([_head(one, part, segment.checksums, epoch), *segment.parts])
             hit = ReadyHit(items, [segment.pin], [part])
         finally:
             if hit is None:
@@ -111,8 +112,8 @@ class LoneReads:
         return hit
 
 
-def _head(one: KnownBlock, start: int, end: int, sums: bytes, epoch: int) -> memoryview:
+def _head(one: KnownBlock, part: Slice, sums: bytes, epoch: int) -> memoryview:
     """Prefix and header of the only frame."""
-    shape = lone.answer_shape(one.beginning, end - start, len(sums), epoch)
-    before, after = lone.answer_around(shape, start)
+    shape = lone.answer_shape(one.beginning, part.length_bytes, len(sums), epoch)
+    before, after = lone.answer_around(shape, part.object_start)
     return memoryview(b"".join((before, sums, after)))

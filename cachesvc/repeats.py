@@ -1,6 +1,7 @@
 """Large hot reads asked for again: the frame that answered them, and the files that it speaks of.
 
-Story: training jobs and servers ask for the same ranges of the same version thousands of times. The
+Story: training jobs and servers ask for the same ranges of the same version thousands of times, of
+several blocks at once, or as files (bytes of one range within a block are lone_reads.py's). The
 first time the lane goes all the way (reader.py) and has `keep` remember the frame and where the
 bytes stand. From then on the same request is found by its bytes, its files are pinned, and the
 answer is on its way (docs/decisions/0023-slow-places-of-memory.md).
@@ -121,6 +122,9 @@ def repeat_of(
         whole = len(items) == 1 + len(segments) and all(_from_file(one) for one in segments)
     if request.version is None or not segments or not whole:
         return None
+    first = segments[0]
+    if not passed and request.ranges == ((first.start, first.start + first.length_bytes),):
+        return None  # lone_reads.py has it
     assert isinstance(frame, memoryview), "an answer begins with a frame"
     parts = []
     for one, pin in zip(segments, pins, strict=True):

@@ -91,7 +91,6 @@ class SmallReads:
         max_kept_bytes: int = MAX_KEPT_BYTES,
     ) -> None:
         self._store = store
-        self._geometry = geometry
         self._block_bytes, self._page_bytes = geometry.block_bytes, geometry.page_bytes
         self._part_bytes = parts.part_bytes_of(geometry.page_bytes)
         self._opened = store.open_blocks.get
@@ -203,10 +202,12 @@ class SmallReads:
     ) -> tuple[KnownBlock, _Body] | None:
         """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
         known = self._known_get(key)
-        if known is not None and end - start == self._part_bytes and end <= known.object_end:
-            part = self._part(known, start - known.start, wait)  # mostly
-            if part is not None:
-                return known, part
+        if known is not None:
+            known.used = True
+            if end - start == self._part_bytes and end <= known.object_end:  # mostly
+                part = self._part(known, start - known.start, wait)
+                if part is not None:
+                    return known, part
         page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None

@@ -7,7 +7,7 @@ from enum import Enum
 from cachesvc.core.blocks import Slice
 from cachesvc.core.request import ReadRequest
 
-SMALL_BYTES = 16 << 10  # up to here an answer goes from memory: one send, and checked here
+CHECKED_BYTES = 16 << 10  # up to here an answer goes from memory: one send, and checked here
 
 
 class Way(Enum):
@@ -33,4 +33,4 @@ def way_of(request: ReadRequest) -> Way:
 
 def checks_all(part: Slice, way: Way) -> bool:
     """Whether every page of the slice is checked here; else only those that are sent in part."""
-    return way is Way.CHECKED or part.length_bytes <= SMALL_BYTES
+    return way is Way.CHECKED or part.length_bytes <= CHECKED_BYTES

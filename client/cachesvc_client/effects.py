@@ -58,8 +58,8 @@ class Target(Protocol):
         """The room for bytes `[start, start + length_bytes)` of the object."""
 
     def settled(self, start: int, length_bytes: int) -> None:
-        """These bytes are where they belong, and right. Not told of small reads: there the reply
-        says it.
+        """These bytes are where they belong, and right. Mostly not told of what is received whole
+        (foreseen.py): there the reply says it.
         """
 
     def lay(self, file: int, offset: int, start: int, length_bytes: int, /) -> Laid | None:

@@ -25,7 +25,6 @@ from cachesvc_client.effects import Reply, Target
 from cachesvc_client.receipt import Check, does_not_match
 
 _KNOWN_COUNT = 1024  # versions whose requests and answers are begun already
-_MAX_PAGES = 1024  # so that a head has room where small answers are received
 
 
 @lru_cache(_KNOWN_COUNT)
@@ -43,9 +42,7 @@ def fits(request: ReadRequest, geometry: Geometry) -> bool:
     start, end = request.ranges[0]
     if end is None or not start < end <= version.size_bytes:
         return False
-    block_bytes = geometry.block_bytes
-    one_block = start // block_bytes == (end - 1) // block_bytes
-    return one_block and end - start <= _MAX_PAGES * geometry.page_bytes
+    return start // geometry.block_bytes == (end - 1) // geometry.block_bytes
 
 
 def ask(

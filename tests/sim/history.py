@@ -278,12 +278,12 @@ def _quiet() -> Iterator[list[str]]:
 @contextmanager
 def _small_bytes(small_bytes: int) -> Iterator[None]:
     """Blocks here are smaller than what the reader takes for small: let both kinds occur."""
-    before = cachesvc.way.SMALL_BYTES
-    cachesvc.way.SMALL_BYTES = small_bytes
+    before = cachesvc.way.CHECKED_BYTES
+    cachesvc.way.CHECKED_BYTES = small_bytes
     try:
         yield
     finally:
-        cachesvc.way.SMALL_BYTES = before
+        cachesvc.way.CHECKED_BYTES = before
 
 
 def _unhandled(context: dict[str, Any]) -> str:

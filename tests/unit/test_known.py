@@ -60,3 +60,15 @@ def test_those_that_are_known_take_no_more_than_their_bytes() -> None:
         assert sum(one.size_bytes for one in kept) == blocks.held_bytes <= limit
     assert 10 < len(blocks) < 30
     assert blocks.get(keys[0]) is None, "those that were found first go first"
+
+
+def test_what_is_found_again_stays() -> None:
+    blocks = KnownBlocks(GEOMETRY, 20 * (300 + _ENTRY_BYTES))
+    for number in range(500):
+        key = lone.request_start(version(number)), 0
+        one = blocks.worked_out(key)
+        assert one is not None
+        blocks.keep(key, one)
+        first = blocks.get((lone.request_start(version(0)), 0))
+        assert first is not None
+        first.used = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from cachesvc_client import CacheClient
 
 from cachesvc.core.errors import CacheError, ObjectChanged, Overloaded
 from cachesvc.core.request import ReadRequest
+from cachesvc.core.types import ObjectVersion
 from cachesvc.wire import codec
 from cachesvc.wire.codec import ReadHead
 from cachesvc.wire.frame import Kind, encode
 from tests.integration.client_lane.fake_node import Behaviour, Pair, Session
-from tests.integration.client_lane.sample import DATA, PAGE, URI, VERSION, answer, segment
+from tests.integration.client_lane.sample import DATA, NAME, PAGE, URI, VERSION, answer, segment
 
 
 def whole_answer(session: Session, request: ReadRequest) -> bytes:
@@ -194,6 +196,40 @@ def test_a_node_that_hangs_up_in_the_body_has_cut_its_answer_short(pair: Pair) -
     assert client.read(URI, 7000, 157_000) == DATA[7000:157_000]
     assert [request.verify for request in pair.first.requests] == [False, True]
     assert client.sources() == {"disk": 150_000}
+
+
+OTHERS = [
+    ReadHead((segment(8000, 11_000),), VERSION, last=True),  # another place
+    ReadHead((segment(8000, 158_000),), VERSION, last=True),
+    *(
+        ReadHead((segment(start, start + size),), version, last=True)
+        for version in (
+            ObjectVersion(NAME, '"efag"', len(DATA)),
+            ObjectVersion(NAME, '"etag"', len(DATA) + 1),
+        )
+        for start, size in ((8000, 3000), (8000, 150_000))
+    ),
+]
+
+
+@pytest.mark.parametrize("head", OTHERS)
+def test_an_answer_right_in_itself_to_another_question_is_not_believed(
+    pair: Pair, head: ReadHead
+) -> None:
+    """As far as its version is another one, its place is the right one, and its bytes are not."""
+    (told,) = head.segments
+    assert head.version is not None
+    start = 8000 if head.version != VERSION else 7000
+
+    def another(session: Session, _request: ReadRequest) -> None:
+        whole = replace(head, epoch=session.node.epoch)
+        data = DATA[told.start : told.start + told.length_bytes]
+        session.send(answer(whole, data))
+
+    client = knowing_client(pair)
+    pair.first.script = [another]
+    assert client.read(URI, start, start + told.length_bytes) == DATA[start:][: told.length_bytes]
+    assert len(pair.first.requests) + len(pair.second.requests) == 2
 
 
 def test_an_answer_in_two_frames_is_taken_as_ever(pair: Pair) -> None:

@@ -60,14 +60,21 @@ def test_a_range_of_one_block_is_made_anew_each_time_and_counted(
 ) -> None:
     node, version = filled
     before = node.count("requests_total", op="read", result="hit")
+    bytes_before = node.count("read_bytes_total", source="disk")
     with RawClient(node).greeted() as client:
         for _ in range(4):
             assert ask(client, version, wanted) == DATA[slice(*wanted)]
+        for _ in range(2):  # the second goes the common way
+            client.ask(ReadRequest(NAME, (wanted,), version))
+        for _ in range(2):
+            assert client.answer()[1] == DATA[slice(*wanted)]
     assert kept_count(node) == 0
     until(
-        lambda: node.count("requests_total", op="read", result="hit") == before + 4,
+        lambda: node.count("requests_total", op="read", result="hit") == before + 6,
         "each is counted, once",
     )
+    sent = node.count("read_bytes_total", source="disk") - bytes_before
+    assert sent == 6 * (wanted[1] - wanted[0])
 
 
 def test_what_is_checked_here_is_not_kept(filled: Filled) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -37,6 +39,31 @@ def test_a_client_that_does_not_read_holds_nobody_up(
         assert node.pinned_count > 0
         assert lazy[0].answer()[1] == DATA  # and it may wake up
     until(lambda: node.pinned_count == 0, "those who left hold nothing")
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_client_that_reads_late_gets_every_answer_whole_and_in_order(
+    filled: tuple[InProcessNode, ObjectVersion], pause: bool
+) -> None:
+    """Small, aligned and odd ranges, asked one after another: the socket takes some in part, or not
+    at all. pause: each is asked when the one before has been received, or is stuck.
+    """
+    node, version = filled
+    rng, ranges = random.Random(18), list[tuple[int, int]]()
+    for number in range(300):
+        size = rng.choice((1, 4096, 9000, 16_384, 70_000, 100_000))
+        start = rng.randrange(END - size)
+        ranges.append((start - start % 16_384, start - start % 16_384 + size))
+        if number % 3:
+            ranges[-1] = start, start + size
+    with RawClient(node, receive_bytes=4096).greeted() as late:
+        for one in ranges:
+            late.ask(ReadRequest(NAME, (one,), version))
+            if pause:
+                Event().wait(0.001)
+        for start, end in ranges:
+            assert late.answer()[1] == DATA[start:end]
+    until(lambda: node.pinned_count == 0, "nothing is held")
 
 
 def test_a_client_that_does_not_read_a_fill_holds_one_segment_at_a_time(

@@ -9,6 +9,7 @@ import pytest
 from cachesvc.answer import FilePart
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion, Source
+from cachesvc.device import Device
 from cachesvc.lane_answer import ReadyHit, hit_items
 from cachesvc.lane_thread import Item
 from cachesvc.lone_reads import LoneReads
@@ -117,6 +118,61 @@ def test_what_is_no_stored_range_of_a_named_version_goes_the_common_way() -> Non
             assert found is not None
             found.close()
             assert len(rig.reader.small.known) == 1
+            assert open_files(rig) == 0
+
+    run(body)
+
+
+def test_of_a_file_that_is_open_only_the_pages_are_sent_that_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page, block, told = BIG.page_bytes, BIG.block_bytes, list[bytes]()
+    touch = Device.touch
+
+    def listening(device: Device, block_id: bytes) -> None:
+        told.append(block_id)
+        touch(device, block_id)
+
+    async def body() -> None:
+        async with open_rig(geometry=BIG, capacity_bytes=1 << 24) as rig:
+            version = rig.origin.put(NAME, bytes(range(251)) * (DATA_BYTES // 251 + 1))
+            await rig.read((0, 4 * page))
+            reads, present = lone_reads(rig), BIG.extent_min_bytes
+            monkeypatch.setattr(Device, "touch", listening)
+            for start, end in (
+                (present, block),
+                (0, block),
+                (9, block - 5),
+                (0, present + 1),
+                (present - 1, present + page),
+                (present + 2 * page, present + 4 * page),
+                (block, 2 * block),
+            ):
+                assert reads.answer(request_of(version, (start, end)), EPOCH) is None
+            assert told == [], "who sends nothing tells the eviction policy of nothing"
+            for start, end in ((0, present), (9, present - 9), (page, 3 * page)):
+                found = reads.answer(request_of(version, (start, end)), EPOCH)
+                assert found is not None
+                found.close()
+                assert len(told) == 1
+                told.clear()
+
+    run(body)
+
+
+@pytest.mark.parametrize("wanted", [(0, BIG.block_bytes), (9, BIG.block_bytes - 9)])
+def test_an_answer_that_cannot_be_made_leaves_no_pin(
+    monkeypatch: pytest.MonkeyPatch, wanted: tuple[int, int]
+) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    async def body() -> None:
+        async with open_rig(geometry=BIG, capacity_bytes=1 << 24) as rig:
+            version = await filled(rig)
+            monkeypatch.setattr("cachesvc.lone_reads._head", fails)
+            with pytest.raises(MemoryError):
+                lone_reads(rig).answer(request_of(version, wanted), EPOCH)
             assert open_files(rig) == 0
 
     run(body)
