@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import ref
 
 from cachesvc import names
 from cachesvc.core.errors import NodeUnavailable, ProtocolError
@@ -77,12 +78,16 @@ class Connection:
     last frame.
 
     welcome: what the node said. pace: of the answer under way. heard: whether anything came since
-    `send`. clean: whether it stands between two answers.
+    `send`. clean: whether it stands between two answers. mark: of who has it in a pool, to know it
+    by without keeping it. Nobody's, its socket closes itself; by no `__del__`, in which what a
+    signal's handler raises would be lost.
 
     Raises:
         NodeUnavailable: not reached, or silent, in time. ProtocolError: reached, and no node.
         Unauthenticated: the node wants another token.
     """
+
+    mark: ref[Connection]
 
     def __init__(self, address: str, config: ClientConfig) -> None:
         self.address = address

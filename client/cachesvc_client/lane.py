@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TypeGuard, TypeVar
+from weakref import ref
 
 from cachesvc.core.errors import CacheError, CorruptAnswer, NodeUnavailable, ProtocolError
 from cachesvc.core.request import ReadRequest, StatRequest
@@ -81,7 +82,9 @@ class Lane:
         self._config = config
         self._verified = verified
         self._idle: dict[str, list[Connection]] = {}
-        self._busy: set[Connection] = set()
+        # Those in use. Who uses one keeps it: what a signal's handler raises on the way to who
+        # would give it back leaves it to nobody, and so it is closed.
+        self._busy: set[ref[Connection]] = set()
         self._local: dict[str, str] = {}  # unix:// endpoints by the id of the node behind them
         self._current: frozenset[str] | None = None  # the addresses of members, once known
         self._lock = Lock()
@@ -195,7 +198,7 @@ class Lane:
             self._closed = True
             idle = [one for kept in self._idle.values() for one in kept]
             self._idle.clear()
-            busy = list(self._busy)
+            busy = [found for one in list(self._busy) if (found := one()) is not None]
         for connection in idle:
             connection.close()
         for connection in busy:
@@ -344,9 +347,10 @@ class Lane:
 
     def _fresh(self, address: str) -> Connection:
         connection = Connection(address, self._config)
+        connection.mark = ref(connection, self._busy.discard)
         with self._lock:
             if not self._closed:
-                self._busy.add(connection)
+                self._busy.add(connection.mark)
                 return connection
         connection.close()
         raise NodeUnavailable("this client is closed")
@@ -359,7 +363,7 @@ class Lane:
                 if not kept:
                     return None
                 connection = kept.pop()
-                self._busy.add(connection)
+                self._busy.add(connection.mark)
             if connection.idle():
                 return connection
             connection.clean = False
@@ -369,7 +373,7 @@ class Lane:
         """Done with it: keep it if it can be used again."""
         connection.close_files()
         with self._lock:
-            self._busy.discard(connection)
+            self._busy.discard(connection.mark)
             if connection.clean and not self._closed and self._in_use(connection.address):
                 kept = self._idle.setdefault(connection.address, [])
                 if len(kept) < self._config.max_idle_sockets:

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from cachesvc_client import CacheClient
 from cachesvc_client.interrupts import GivenUp, Held, Waiter
+from cachesvc_client.lane import Lane
 
 from cachesvc.core import memory
 from tests.integration.inprocess import InProcessNode, running
@@ -129,6 +130,46 @@ def test_an_interrupted_read_of_files_closes_them(
         assert interrupt(lambda: READS[kind](client), files, 200) > 100
         assert block_files(node.directory) == held
         assert READS[kind](client) == want
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is left closes itself, and says so
+@pytest.mark.parametrize("lane", ["tcp", "unix"])
+@pytest.mark.parametrize("idle", [True, False])
+def test_an_interrupted_read_keeps_no_connection(
+    node: InProcessNode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lane: str,
+    *,
+    idle: bool,
+) -> None:
+    """Taken from the pool, or made, and not yet in the hands of who gives it back."""
+    node.put(DATA)
+    endpoint = f"unix://{tmp_path}/node.sock" if lane == "unix" else f"127.0.0.1:{node.lane_port}"
+
+    def interrupted(*_: object) -> None:
+        raise Alarm
+
+    with CacheClient(endpoint) as client:
+        assert client.read(URI) == DATA
+        engine = client._engine
+        assert engine is not None
+        transport = engine._transport
+        assert isinstance(transport, Lane)
+        for _ in range(20):
+            if idle:
+                client.read(URI, 0, 9)
+            else:
+                transport.keep_to([])
+                transport._idle.clear()
+            with monkeypatch.context() as patched:
+                patched.setattr(Lane, "_talk", interrupted)
+                with pytest.raises(Alarm):
+                    client.read(URI, 7, 4096)
+        gc.collect()
+        until(lambda: node.lane.connection_count <= 4, "the others are closed")
+        assert not transport._busy
+        assert client.read(URI) == DATA
 
 
 def test_an_interrupted_look_at_an_address_holds_no_buffer(
