@@ -9,6 +9,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from cachesvc_client import passed
 from hypothesis import settings
 
 # One certificate in place of the system's 140, which take each new client and each node 0.06 s,
@@ -47,6 +48,14 @@ def _credentials_for_nobody() -> Iterator[None]:
     _check_environment()
     yield
     _check_environment()
+
+
+@pytest.fixture
+def copied_from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client behind a Unix socket copies comes as files as soon as what it maps does: the
+    objects of tests are small.
+    """
+    monkeypatch.setattr(passed, "COPIED_BYTES", passed.SHOWN_BYTES)
 
 
 def _check_environment() -> None:

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 from weakref import ref
 
 from cachesvc.core.errors import CacheError, CorruptAnswer, NodeUnavailable, ProtocolError
@@ -46,11 +46,6 @@ from cachesvc_client.verified import Verified
 
 T = TypeVar("T")
 Using = Callable[[Connection | None], None]
-
-
-def _passable(request: ReadRequest | StatRequest) -> TypeGuard[ReadRequest]:
-    """Whether its answer may come as files."""
-    return isinstance(request, ReadRequest) and passed.worth(request)
 
 
 class _Asked(Waiter):
@@ -143,7 +138,7 @@ class Lane:
             except NotReached:
                 pass  # it may have moved, and its member be up all the same
             except (HungUp, ShortOfFiles):
-                if not _passable(request):
+                if not passed.worth(request, target):
                     raise
                 return self._ask(local, member, request, target, epoch, using, passing=False)
         return self._ask(member.lane_address, member, request, target, epoch, using)
@@ -161,7 +156,7 @@ class Lane:
         def talk(connection: Connection) -> Reply:
             return self._talk(connection, request, target, epoch, using)
 
-        if not (passing and is_local(address) and _passable(request)):
+        if not (passing and is_local(address) and passed.worth(request, target)):
             return self._exchange(address, member, talk)
         copies = target is not None and not target.in_place
         request = replace(request, descriptors=True, landed_as_bytes=copies)

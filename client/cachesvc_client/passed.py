@@ -14,27 +14,30 @@ from __future__ import annotations
 
 import os
 from struct import unpack
+from typing import TypeGuard
 
 from xxhash import xxh3_64_intdigest
 
 from cachesvc.core.blocks import cuts
 from cachesvc.core.errors import CacheError
 from cachesvc.core.format import CHECKSUM_BYTES
-from cachesvc.core.request import ReadRequest
+from cachesvc.core.request import ReadRequest, StatRequest
 from cachesvc.wire.codec import END_OF_OBJECT, SegmentHead
 from cachesvc_client import bounce
 from cachesvc_client.effects import Target
 from cachesvc_client.verified import Claim, State, Verified
 
-_WORTH_BYTES = 64 << 10  # below, bytes in the frame are quicker than a file beside it
+SHOWN_BYTES = 64 << 10  # of a range that is shown in place: from here on it is worth a file
+COPIED_BYTES = 4 << 20  # of one that is copied: below, bytes in the frame are quicker
 
 
-def worth(request: ReadRequest) -> bool:
+def worth(request: ReadRequest | StatRequest, target: Target | None) -> TypeGuard[ReadRequest]:
     """Whether the answer should come as files: not a small one, nor what the node must check."""
-    if request.verify or request.bypass:
+    if isinstance(request, StatRequest) or request.verify or request.bypass or target is None:
         return False
     wanted_bytes = sum((END_OF_OBJECT if end is None else end) - s for s, end in request.ranges)
-    return wanted_bytes >= _WORTH_BYTES * len(request.ranges)
+    least_bytes = SHOWN_BYTES if target.in_place else COPIED_BYTES
+    return wanted_bytes >= least_bytes * len(request.ranges)
 
 
 def accept(

@@ -19,6 +19,8 @@ from tests.integration.inprocess import RawClient, running
 from tests.integration.lane.sample import DATA
 from tests.support import NAME, Clock
 
+pytestmark = pytest.mark.usefixtures("copied_from_files")
+
 URI = str(NAME)
 NO_ORIGIN = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
 

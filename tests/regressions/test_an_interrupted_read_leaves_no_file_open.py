@@ -31,6 +31,8 @@ from tests.integration.inprocess import InProcessNode, running
 from tests.integration.lane.sample import DATA
 from tests.support import NAME, until
 
+pytestmark = pytest.mark.usefixtures("copied_from_files")
+
 SEED = 7
 URI = str(NAME)
 READS: dict[str, Callable[[CacheClient], bytes]] = {

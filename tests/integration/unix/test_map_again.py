@@ -16,6 +16,8 @@ from tests.integration.inprocess import GEOMETRY, InProcessNode, running
 from tests.integration.lane.sample import DATA, END
 from tests.support import NAME, until
 
+pytestmark = pytest.mark.usefixtures("copied_from_files")
+
 URI = str(NAME)
 PAGE_COUNT = -(-END // GEOMETRY.page_bytes)
 

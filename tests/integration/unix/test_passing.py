@@ -20,6 +20,8 @@ from tests.integration.lane.sample import DATA, END, RANGES, expected
 from tests.integration.unix.raw import UnixRaw
 from tests.support import NAME, pattern, until
 
+pytestmark = pytest.mark.usefixtures("copied_from_files")
+
 URI = str(NAME)
 
 
