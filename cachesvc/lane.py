@@ -75,7 +75,6 @@ class LaneServer:
     ) -> None:
         self._reader = reader
         self._small = reader.small
-        self._small_answer, self._small_sent = reader.small.answer, reader.small.sent
         self._lone = LoneReads(reader.store, reader.small.known, reader.stored, reader.geometry)
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
@@ -181,10 +180,10 @@ class LaneServer:
         if self._draining:
             return False
         epoch = self._cluster.table.epoch
-        frame = self._small_answer(request, epoch)
+        frame = self._small.answer(request, epoch)
         if frame is not None:
             connection.thread.send_at_once(connection, frame)
-            self._small_sent()
+            self._small.sent()
             return True
         hit = self._lone.answer(request, epoch)
         hit = hit or self._repeats.answer(request, self._passes(connection), epoch)

@@ -30,6 +30,7 @@ _ANSWER = b"CS" + bytes((Kind.READ_ANSWER, 0))
 _RANGE = b"\x1a\x12\x09"  # a range, of 18 bytes, and its start
 _END, _EPOCH = 0x11, 0x39
 _WANTED = struct.Struct("<QBQBQ")  # start, _END, end, _EPOCH, epoch
+_WANTED_BYTES = _WANTED.size
 _split, _packed = _WANTED.unpack_from, _WANTED.pack
 _NUMBER = struct.Struct("<Q").pack
 _DISK = b"\x18" + bytes((Source.DISK,)) + b"\x22"
@@ -42,7 +43,7 @@ def request_start(version: ObjectVersion) -> bytes:
         object=cache_pb2.ObjectName(bucket=version.name.bucket, key=version.name.key),
         version=codec.pack_version(version),
     ).SerializeToString()
-    header_bytes = len(identity) + len(_RANGE) + _WANTED.size
+    header_bytes = len(identity) + len(_RANGE) + _WANTED_BYTES
     return b"".join((_PREFIX.pack(_READ, header_bytes, 0), identity, _RANGE))
 
 
@@ -85,10 +86,10 @@ def split_read(frame: bytes) -> tuple[bytes, int, int] | None:
     request's whole frame. None: it is of another shape.
     """
     try:
-        start, end_tag, end, epoch_tag, _ = _split(frame, len(frame) - 26)
+        start, end_tag, end, epoch_tag, _ = _split(frame, len(frame) - _WANTED_BYTES)
     except struct.error:
         return None
-    return (frame[:-26], start, end) if end_tag == _END and epoch_tag == _EPOCH else None
+    return (frame[:-_WANTED_BYTES], start, end) if end_tag == _END and epoch_tag == _EPOCH else None
 
 
 def answer_start(version: ObjectVersion) -> bytes:
