@@ -134,22 +134,24 @@ class RawHttp:
     def __init__(self, address: tuple[str, int]) -> None:
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = bytearray(_FIRST_BYTES)
+        self._room = memoryview(self._head)
 
     def read_into(self, path: str, start: int, view: memoryview) -> None:
         end = start + len(view) - 1
         request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nRange: bytes={start}-{end}\r\n\r\n"
         self.sock.sendall(request.encode())
-        head = bytearray(_FIRST_BYTES)
+        head, room = self._head, self._room
         filled = 0
         while (border := head.find(b"\r\n\r\n", 0, filled)) < 0:
-            count = self.sock.recv_into(memoryview(head)[filled:])
+            count = self.sock.recv_into(room[filled:])
             if count == 0:
                 raise ConnectionError("the server hung up")
             filled += count
         if not head.startswith(b"HTTP/1.1 206"):
             raise ConnectionError(f"not a partial answer: {bytes(head[:30])!r}")
         early = filled - border - 4
-        view[:early] = head[border + 4 : filled]
+        view[:early] = room[border + 4 : filled]
         receive_exactly(self.sock, view[early:])
 
     def close(self) -> None:

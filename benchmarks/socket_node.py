@@ -11,7 +11,7 @@ import os
 import socket
 from functools import cache
 
-from cachesvc import cli, lane_socket, lane_thread
+from cachesvc import cli, lane_connection, lane_sending, lane_socket
 from cachesvc.answer import FilePart
 from cachesvc.pins import OpenBlock
 
@@ -40,9 +40,9 @@ def main() -> None:
     if size_bytes:
         lane_socket._SAME_HOST_BUFFER_BYTES = size_bytes
     else:
-        vars(lane_thread)["tune"] = _untuned
+        vars(lane_connection)["tune"] = _untuned
     if os.environ.get("FROM_MAPPING"):
-        vars(lane_thread)["LaneThread"]._push_file = staticmethod(_push_mapped)
+        vars(lane_sending)["_push_file"] = _push_mapped
     cli.main()
 
 

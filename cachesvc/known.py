@@ -39,7 +39,7 @@ class KnownBlock:
         self.length_bytes = block.length_bytes
         self.object_end = block.version.size_bytes
         self.beginning = beginning
-        self.shaped: tuple[int, int, lone.Shape] = 0, 0, (b"", b"", b"")
+        self.shaped: tuple[int, int, lone.Shape | None] = 0, 0, None
         self.size_bytes = size_bytes
         self.used = False
 

@@ -34,7 +34,9 @@ from cachesvc.lane_answer import (
     read_frame,
     stat_error_frame,
 )
-from cachesvc.lane_thread import STALL_S, Connection, Done, Item, LaneThread
+from cachesvc.lane_connection import Connection, Done
+from cachesvc.lane_sending import Item
+from cachesvc.lane_thread import STALL_S, LaneThread
 from cachesvc.lone_reads import LoneReads
 from cachesvc.membership.cluster import Cluster
 from cachesvc.metrics import Metrics
@@ -75,6 +77,7 @@ class LaneServer:
     ) -> None:
         self._reader = reader
         self._small = reader.small
+        self._small_answer, self.sent = reader.small.answer, reader.small.sent
         self._lone = LoneReads(reader.store, reader.small.known, reader.stored, reader.geometry)
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
@@ -140,7 +143,7 @@ class LaneServer:
         if self.connection_count >= MAX_CONNECTION_COUNT:
             sock.close()
             return
-        thread = self._threads[self._dealt_count % len(self._threads)]
+        thread = self._threads[-1 - self._dealt_count % len(self._threads)]  # the first accepts
         self._dealt_count += 1
         thread.post(lambda: self._let_in(thread, sock))
 
@@ -175,16 +178,15 @@ class LaneServer:
         else:
             raise ProtocolError(f"a {kind.name} frame is no request")
 
+    def ready(self, request: bytes) -> bytes | None:
+        """The answer to the whole frame of a small hot read."""
+        return None if self._draining else self._small_answer(request, self._cluster.table.epoch)
+
     def at_once(self, connection: Connection, request: bytes) -> bool:
         """Answer the whole frame of a hot read of one range, or of one that was asked before."""
         if self._draining:
             return False
         epoch = self._cluster.table.epoch
-        frame = self._small.answer(request, epoch)
-        if frame is not None:
-            connection.thread.send_at_once(connection, frame)
-            self._small.sent()
-            return True
         hit = self._lone.answer(request, epoch)
         hit = hit or self._repeats.answer(request, self._passes(connection), epoch)
         if hit is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from cachesvc.answer import Answer, Segment
 from cachesvc.core.blocks import Slice
 from cachesvc.core.errors import CacheError
-from cachesvc.lane_thread import Item
+from cachesvc.lane_sending import Item
 from cachesvc.passing import MAX_DESCRIPTOR_COUNT, Files, PassedPart
 from cachesvc.pins import Pin
 from cachesvc.wire import codec

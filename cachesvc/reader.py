@@ -27,7 +27,7 @@ from cachesvc.answer import Answer, FilePart, Segment, passed
 from cachesvc.aside import Aside, on_a_thread
 from cachesvc.bypass import Bypass
 from cachesvc.coalescer import Coalescer
-from cachesvc.core.blocks import BlockRef, Slice, slices
+from cachesvc.core.blocks import Slice, slices
 from cachesvc.core.errors import NotCacheable, ObjectChanged, Overloaded, RangeError
 from cachesvc.core.format import checksum
 from cachesvc.core.request import MAX_REQUEST_BYTES, ReadRequest, StatRequest
@@ -39,7 +39,7 @@ from cachesvc.origin.base import Origin
 from cachesvc.pins import Pin
 from cachesvc.prober import Prober
 from cachesvc.readahead import Owns, Readahead, owns_all
-from cachesvc.small import SmallReads
+from cachesvc.small import Hit, SmallReads
 from cachesvc.store import Store
 from cachesvc.versions import Checked, Versions
 from cachesvc.way import Way, checks_all, way_of
@@ -355,12 +355,12 @@ class Reader:
         self.readahead.hit(parts)
         self._count("hit", sent)
 
-    def _hit_small(self, hits: Sequence[tuple[BlockRef, int, int]]) -> None:
+    def _hit_small(self, hits: Sequence[Hit]) -> None:
         if self.readahead.running:
-            for hit in hits:
-                self.readahead.hit([Slice(*hit)])
+            for block, start, end, _ in hits:
+                self.readahead.hit([Slice(block, start, end)])
         self._results["hit"].inc(len(hits))
-        self._bytes[Source.DISK].inc(sum(end - start for _, start, end in hits))
+        self._bytes[Source.DISK].inc(sum(end - start for _, start, end, _ in hits))
 
     def _count(self, result: str, sent: list[tuple[Source, int]]) -> None:
         self._results[result].inc()

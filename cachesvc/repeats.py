@@ -29,7 +29,7 @@ from cachesvc.core.types import ObjectName
 from cachesvc.disk.base import BlockFile
 from cachesvc.kept import Kept
 from cachesvc.lane_answer import ReadyHit
-from cachesvc.lane_thread import Item
+from cachesvc.lane_sending import Item
 from cachesvc.passing import PassedPart
 from cachesvc.pins import Pin
 from cachesvc.store import Store

@@ -3,10 +3,10 @@
 Story: a lane gives every whole request to `answer`. The bytes of the request are the key: what is
 kept from before is sent again as it stands, header and body. Else the request is split by hand
 (wire/lone.py), the parts of a page that it touches are read and checked (core/parts.py), and the
-answer is made, and kept if it was asked for before (doorkeeper.py). A page whose parts' checksums
-are not known, because nobody has filled or read it since the node began, or too many others since,
-is checked as a whole. What is anything but a stored range, within one page, of at most
-SMALL_BODY_BYTES of a version that the request names, is None, and the way of other requests.
+answer is made, and kept if it was asked for twice before (doorkeeper.py). A page whose parts'
+checksums are not known, because nobody has filled or read it since the node began, or too many
+others since, is checked as a whole. What is anything but a stored range, within one page, of at
+most SMALL_BODY_BYTES of a version that the request names, is None, and the way of other requests.
 
 Rules
 - What is kept was checked when it was made, and rests on the block file that was open then. It is
@@ -18,7 +18,7 @@ Rules
   epoch that an answer tells is the node's present one, or the answer is made anew.
 - An answer is counted, and eviction policy and readahead are told of it, like of any hit, but
   many at a time, mostly behind its sending (`settle`): alone it costs several times as much.
-- What is asked for once is not kept: filling new memory costs more than it saves. At most
+- What is asked for once or twice is not kept: filling new memory costs more than it saves. At most
   MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK).
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
   of their parts, are forgotten.
@@ -37,7 +37,7 @@ from xxhash import xxh3_64_intdigest
 
 from cachesvc.core import parts
 from cachesvc.core.blocks import BlockRef, Slice
-from cachesvc.core.format import CHECKSUM_BYTES, checksum
+from cachesvc.core.format import CHECKSUM_BYTES
 from cachesvc.core.request import SMALL_BODY_BYTES
 from cachesvc.core.types import Geometry, ObjectVersion
 from cachesvc.disk.base import BlockFile
@@ -51,24 +51,26 @@ from cachesvc.wire import lone
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 ASKED_COUNT = 1 << 15  # places for requests by which it is told who asks again (Doorkeeper)
 MAX_UNTOLD = 16  # answers that were sent and are not counted yet
+_UNMADE = -1  # no epoch
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
 log = structlog.get_logger(__name__)
-Hit = tuple[BlockRef, int, int]  # a block, and from which of its bytes to which
+Hit = tuple[BlockRef, int, int, bytes]  # a block, from which of its bytes to which, the request
 Hits = Callable[[Sequence[Hit]], None]
-_Body = tuple[bytes, bytes, BlockFile]  # checked bytes, their checksum, and the file they are of
+# A block, checked bytes of it, their checksum, and the file that they are of
+_Found = tuple[KnownBlock, bytes, int, BlockFile]
 
 
 @dataclass(slots=True)
 class _Answer:
-    """The whole frames of a request and its answer, what of a block that is, and the file that it
-    rests on. used: asked for again since it was last looked at for eviction.
+    """The whole frame of an answer, what of a block that is, and the file that it rests on. epoch:
+    that it tells, or _UNMADE: it was asked for twice, and is kept once it is asked for again. used:
+    asked for again since it was last looked at for eviction.
     """
 
-    request: bytes
     frame: bytes
     hit: Hit
-    file: BlockFile
+    file: BlockFile | None
     epoch: int
     size_bytes: int
     used: bool = False
@@ -136,21 +138,21 @@ class SmallReads:
         beginning, start, end = wanted
         if end - start > SMALL_BODY_BYTES:
             return None
-        found = self._found((beginning, start // self._block_bytes), start, end, wait=True)
+        found = self._found((beginning, start // self._block_bytes), start, end, True)
         if found is None:
             return None
-        known, (body, digest, file) = found
+        known, body, digest, file = found
         length_bytes, of_epoch, shape = known.shaped
-        if length_bytes != len(body) or of_epoch != epoch:
+        if length_bytes != len(body) or of_epoch != epoch or shape is None:
             shape = lone.answer_shape(known.beginning, len(body), CHECKSUM_BYTES, epoch)
             known.shaped = len(body), epoch, shape
         frame = lone.answer(shape, start, digest, body)
         start -= known.start
-        hit = known.block, start, start + len(body)
+        hit = known.block, start, start + len(body), request
         self._untold.append(hit)
-        if kept or self._asked_before(request):
+        if kept is not None:
             size_bytes = len(request) + len(frame) + _ENTRY_BYTES
-            kept = _Answer(request, frame, hit, file, epoch, size_bytes)
+            kept = _Answer(frame, hit, file, epoch, size_bytes)
             self._kept.keep(request, kept)
             if forgotten != self._forgotten_count:  # meanwhile, and perhaps this block
                 self._kept.drop(request, kept)
@@ -173,21 +175,30 @@ class SmallReads:
                     for one in told:  # so that the others are
                         with suppress(Exception):
                             self._tell([one])
+                self._note(told)
 
     def _tell(self, hits: list[Hit]) -> None:
-        self._store.touch([block.id for block, _, _ in hits])
+        self._store.touch([block.id for block, _, _, _ in hits])
         self._hits(hits)
+
+    def _note(self, hits: list[Hit]) -> None:
+        """What was asked for before is kept when it is asked for again."""
+        for hit in hits:
+            request = hit[3]
+            if self._kept_get(request) is None and self._asked_before(request):
+                size_bytes = len(request) + _ENTRY_BYTES
+                self._kept.keep(request, _Answer(b"", hit, None, _UNMADE, size_bytes))
 
     def body(self, version: ObjectVersion, start: int, end: int) -> bytes | None:
         """Bytes `[start, end)` of a version that has them, checked, for who makes the answer
         himself; None: they lie in more than one page, or a disk would have to be waited for.
         """
-        found = self._found((version, start // self._block_bytes), start, end, wait=False)
+        found = self._found((version, start // self._block_bytes), start, end, False)
         if found is None:
             return None
-        known, (body, _, _) = found
+        known, body, _, _ = found
         first = start - known.start
-        self._tell([(known.block, first, first + len(body))])
+        self._tell([(known.block, first, first + len(body), b"")])
         return body
 
     def forget(self, wrong: list[Slice]) -> None:
@@ -197,17 +208,22 @@ class SmallReads:
         self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
 
-    def _found(
-        self, key: Key, start: int, end: int, *, wait: bool
-    ) -> tuple[KnownBlock, _Body] | None:
-        """Bytes `[start, end)` of an object, and their block; None: they are not to be had."""
-        known = self._known_get(key)
+    def _found(self, key: Key, start: int, end: int, wait: bool) -> _Found | None:
+        """Bytes `[start, end)` of an object; None: they are not to be had."""
+        known, part_bytes = self._known_get(key), self._part_bytes
         if known is not None:
             known.used = True
-            if end - start == self._part_bytes and end <= known.object_end:  # mostly
-                part = self._part(known, start - known.start, wait)
-                if part is not None:
-                    return known, part
+            if end - start == part_bytes and end <= known.object_end and self._parts_fit:  # mostly
+                opened, sums = self._opened(known.id), self._sums_get(known.id)
+                within = start - known.start
+                if opened is not None and sums is not None and not within % part_bytes:
+                    wanted = sums.numbers[within // part_bytes]
+                    try:
+                        data = opened.file.pread(part_bytes, within, wait) if wanted else b""
+                    except OSError:
+                        data = b""  # closed meanwhile, or broken: whoever pins it will know
+                    if xxh3_64_intdigest(data) == wanted and len(data) == part_bytes:
+                        return known, data, wanted, opened.file
         page_bytes = self._page_bytes
         if start >= end or start // page_bytes != (end - 1) // page_bytes:
             return None
@@ -217,30 +233,11 @@ class SmallReads:
         start -= one.start
         end -= one.start
         found = self._of_parts(one, start, end, wait) or self._of_page(one, start, end, wait)
-        if found is None:
-            return None
-        if known is None:
+        if known is None and found is not None:
             self.known.keep(key, one)
-        return one, found
+        return found
 
-    def _part(self, known: KnownBlock, start: int, wait: bool) -> _Body | None:
-        """One whole part of a block, read and checked; None: none begins there, it is not known
-        what it must be, or it is not that.
-        """
-        opened, sums = self._opened(known.id), self._sums_get(known.id)
-        number, skipped = divmod(start, self._part_bytes)
-        wanted = sums.numbers[number] if sums and not skipped and self._parts_fit else 0
-        if opened is None or not wanted:
-            return None
-        try:
-            data = opened.file.pread(self._part_bytes, start, wait=wait)
-        except OSError:
-            return None  # closed meanwhile, or broken: whoever pins it will know
-        if xxh3_64_intdigest(data) != wanted or len(data) != self._part_bytes:
-            return None
-        return data, wanted.to_bytes(CHECKSUM_BYTES, "little"), opened.file
-
-    def _of_parts(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Body | None:
+    def _of_parts(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Found | None:
         """Bytes `[start, end)` of a block, the parts that they lie in read and checked alone; None:
         it is not known what they must be, or they are not that.
         """
@@ -262,9 +259,9 @@ class SmallReads:
         if len(data) != read_end - read_start or not parts.match(data, part_bytes, sums, first):
             return None
         body = data[skipped : skipped + end - start]
-        return body, checksum(body), opened.file
+        return known, body, xxh3_64_intdigest(body), opened.file
 
-    def _of_page(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Body | None:
+    def _of_page(self, known: KnownBlock, start: int, end: int, wait: bool) -> _Found | None:
         """Bytes of a block, the page that they lie in read and checked as a whole; None: the page
         is not here, or not right.
         """
@@ -283,4 +280,4 @@ class SmallReads:
             return None
         self._store.part_sums.note(known.block, page, parts.of_page(data, self._part_bytes))
         body = data[first : first + end - start]
-        return body, checksum(body), file
+        return known, body, xxh3_64_intdigest(body), file

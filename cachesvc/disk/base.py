@@ -40,7 +40,7 @@ class BlockFile(Protocol):
     Positions and sizes in bytes; safe to read from several threads at once.
     """
 
-    def pread(self, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+    def pread(self, size_bytes: int, offset: int, wait: bool = True) -> bytes:
         """Up to `size_bytes` bytes; fewer only at the end of the file.
 
         wait: False for who may wait for no disk: BlockingIOError where not all is in memory.

@@ -24,7 +24,7 @@ class MemoryFile:
         self.data = data
         disk.open_count += 1
 
-    def pread(self, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:  # noqa: ARG002
+    def pread(self, size_bytes: int, offset: int, wait: bool = True) -> bytes:  # noqa: ARG002
         self._disk.fail("pread")
         return bytes(self.data[offset : offset + size_bytes])
 

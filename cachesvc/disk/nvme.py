@@ -29,7 +29,7 @@ class NvmeFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def pread(self, size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+    def pread(self, size_bytes: int, offset: int, wait: bool = True) -> bytes:
         if wait:
             return os.pread(self._fd, size_bytes, offset)
         data = bytearray(size_bytes)

@@ -13,7 +13,8 @@ parses; anything of another shape is None and goes through codec.py. Tests hold 
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 from cachesvc.core.errors import ProtocolError
 from cachesvc.core.types import ObjectVersion, Source
@@ -22,7 +23,9 @@ from cachesvc.wire.frame import PREFIX_BYTES, Kind
 from cachesvc.wire.v1 import cache_pb2
 from cachesvc.wire.varint import pack_varint
 
-Shape = tuple[bytes, bytes, bytes]  # what stands before the start, behind it, and behind the sums
+# What stands before the start, behind it and behind the checksums; and what packs the start, what
+# is behind it, and one checksum
+Shape = tuple[bytes, bytes, bytes, Callable[[int, bytes, int], bytes]]
 
 _PREFIX = struct.Struct(">4sIQ")
 _READ = b"CS" + bytes((Kind.READ, 0))
@@ -110,19 +113,24 @@ def answer_shape(beginning: bytes, length_bytes: int, sums_bytes: int, epoch: in
     `length_bytes`, at least 1. beginning: `answer_start` of the version.
     """
     prefix, opening, rest, after = _sized(len(beginning), length_bytes, sums_bytes, epoch)
-    return b"".join((prefix, beginning, opening)), rest, after
+    return b"".join((prefix, beginning, opening)), rest, after, _packer(len(rest))
 
 
 def answer_around(shape: Shape, start: int) -> tuple[bytes, bytes]:
     """What stands before and behind the checksums in such an answer from `start` on."""
-    before, rest, after = shape
+    before, rest, after, _ = shape
     return b"".join((before, _NUMBER(start), rest)), after
 
 
-def answer(shape: Shape, start: int, digest: bytes, body: bytes) -> bytes:
+def answer(shape: Shape, start: int, digest: int, body: bytes) -> bytes:
     """The whole frame of such an answer: a body, its checksum, and what stands around them."""
-    before, rest, after = shape
-    return b"".join((before, _NUMBER(start), rest, digest, after, body))
+    before, rest, after, packed = shape
+    return b"".join((before, packed(start, rest, digest), after, body))
+
+
+@cache
+def _packer(rest_bytes: int) -> Callable[[int, bytes, int], bytes]:
+    return struct.Struct(f"<Q{rest_bytes}sQ").pack
 
 
 @lru_cache(_SHAPE_COUNT)

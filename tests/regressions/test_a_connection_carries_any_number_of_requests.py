@@ -11,7 +11,8 @@ import socket
 import threading
 
 from cachesvc.core.errors import CacheError
-from cachesvc.lane_thread import MAX_UNREAD_BYTES, Connection, LaneThread
+from cachesvc.lane_connection import Connection
+from cachesvc.lane_thread import MAX_UNREAD_BYTES, LaneThread
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, encode
 
@@ -39,6 +40,12 @@ class Later:
 
     def deal(self, sock: socket.socket) -> None:
         raise AssertionError
+
+    def ready(self, request: bytes) -> bytes | None:
+        return None
+
+    def sent(self) -> None:
+        raise AssertionError("nothing is ready")
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
         return False

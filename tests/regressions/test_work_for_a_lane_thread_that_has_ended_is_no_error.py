@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 
 from cachesvc.core.errors import CacheError
-from cachesvc.lane_thread import Connection, LaneThread
+from cachesvc.lane_connection import Connection
+from cachesvc.lane_thread import LaneThread
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind
 
@@ -21,6 +22,12 @@ class Nobody:
         raise AssertionError
 
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
+        raise AssertionError
+
+    def ready(self, request: bytes) -> bytes | None:
+        raise AssertionError
+
+    def sent(self) -> None:
         raise AssertionError
 
     def at_once(self, connection: Connection, request: bytes) -> bool:

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from cachesvc.core.errors import CacheError
-from cachesvc.lane_thread import HELLO_S, QUIET_S, Connection, LaneThread
+from cachesvc.lane_connection import Connection
+from cachesvc.lane_thread import HELLO_S, QUIET_S, LaneThread
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, encode
 from tests.support import PATIENCE_S, Clock, until
@@ -31,6 +32,12 @@ class BrokenHandler:
 
     def serve(self, connection: Connection, kind: Kind, header: bytes) -> None:
         connection.thread.send(connection, [memoryview(header)], lambda _: None)
+
+    def ready(self, request: bytes) -> bytes | None:
+        return None
+
+    def sent(self) -> None:
+        raise AssertionError("nothing is ready")
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
         return False
@@ -58,7 +65,8 @@ class BrokenHandler:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("cachesvc.lane_thread.time", SimpleNamespace(monotonic=clock))
+    for module in ("lane_thread", "lane_connection"):
+        monkeypatch.setattr(f"cachesvc.{module}.time", SimpleNamespace(monotonic=clock))
     return clock
 
 

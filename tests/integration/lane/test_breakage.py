@@ -76,7 +76,7 @@ def test_a_network_that_fails_is_no_fault_of_the_disk(
         raise OSError(number, os.strerror(number))
 
     with RawClient(node).greeted() as client, monkeypatch.context() as patch:
-        patch.setattr("cachesvc.lane_thread.os.sendfile", fail)
+        patch.setattr("cachesvc.lane_sending.os.sendfile", fail)
         with pytest.raises(HungUp):
             client.read()
     assert node.count("device_healthy", device=str(node.directory)) == 1
@@ -93,7 +93,7 @@ def test_a_disk_that_fails_under_sendfile_goes_out_of_use_and_the_origin_serves(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with RawClient(node).greeted() as client, monkeypatch.context() as patch:
-        patch.setattr("cachesvc.lane_thread.os.sendfile", fail)
+        patch.setattr("cachesvc.lane_sending.os.sendfile", fail)
         with pytest.raises(HungUp):
             client.read()
     assert node.count("device_healthy", device=str(node.directory)) == 0

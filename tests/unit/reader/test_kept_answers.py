@@ -4,6 +4,8 @@ than there may be.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cachesvc.core.blocks import slices
@@ -20,9 +22,10 @@ def test_what_was_kept_goes_with_the_open_file_of_its_block(why: str) -> None:
     async def body() -> None:
         async with open_rig(capacity_bytes=7 * FILE_BYTES) as rig:
             version = await fill(rig)
-            for _ in range(2):
-                assert small(rig, version, (5, 55)) is not None
-            assert rig.reader.small.kept_bytes > 0
+            for _ in range(3):
+                kept = small(rig, version, (5, 55))
+            assert kept is not None
+            assert small(rig, version, (5, 55)) is kept
             block, stock = blocks_of(version)[0], rig.store._stock
             (device,) = rig.store.devices
             if why == "dropped":
@@ -64,24 +67,24 @@ def test_no_more_is_kept_than_the_limit_and_what_is_asked_for_again_stays() -> N
                 rig.store, GEOMETRY, reader._checked_page, reader._hit_small, max_kept_bytes=limit
             )
             hot = request_of(version, (0, 100))
-            answered(table, hot, EPOCH)
-            first = answered(table, hot, EPOCH)
+            for _ in range(3):
+                first = answered(table, hot, EPOCH)
             for number in range(1000):
                 start = number % 1000 + number // 1000
                 end = min(start + 1 + number % 90, (start // PAGE_BYTES + 1) * PAGE_BYTES)
-                for _ in range(2):
+                for _ in range(3):
                     assert answered(table, request_of(version, (start, end)), EPOCH) is not None
                 assert answered(table, hot, EPOCH) is first
                 held = sum(
-                    len(kept.request) + len(kept.frame) + _ENTRY_BYTES
-                    for kept in table._kept.values()
+                    len(request) + len(kept.frame) + _ENTRY_BYTES
+                    for request, kept in table._kept._values.items()
                 )
                 assert held == table.kept_bytes <= limit
 
     run(body)
 
 
-def test_what_nobody_has_asked_for_twice_is_not_kept() -> None:
+def test_what_is_asked_for_twice_is_kept_when_it_is_asked_for_again() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version, table = await fill(rig), rig.reader.small
@@ -89,9 +92,12 @@ def test_what_nobody_has_asked_for_twice_is_not_kept() -> None:
             for request in once:
                 assert answered(table, request, EPOCH) is not None
             assert table.kept_bytes == 0
-            again = answered(table, once[3], EPOCH)
-            assert [kept.request for kept in table._kept.values()] == [once[3]]
-            assert answered(table, once[3], EPOCH) is again
+            assert answered(table, once[3], EPOCH) is not None
+            assert table.kept_bytes == len(once[3]) + _ENTRY_BYTES
+            third = answered(table, once[3], EPOCH)
+            assert third is not None
+            assert table.kept_bytes == len(once[3]) + len(third) + _ENTRY_BYTES
+            assert answered(table, once[3], EPOCH) is third
 
     run(body)
 
@@ -121,16 +127,19 @@ def test_what_is_being_answered_while_it_is_distrusted_is_not_kept(
     async def body() -> None:
         async with open_rig() as rig:
             version, table = await fill(rig), rig.reader.small
-            knows, wrong = table._asked_before, list(slices(version, ByteRange(5, 55), GEOMETRY))
-
-            def meanwhile(request: bytes) -> bool:
-                table.forget(wrong)  # as another thread would
-                return knows(request)
-
-            monkeypatch.setattr(table, "_asked_before", meanwhile)
-            for _ in range(3):
+            found, wrong = table._found, list(slices(version, ByteRange(5, 55), GEOMETRY))
+            for _ in range(2):
                 assert small(rig, version, (5, 55)) is not None
-                assert table.kept_bytes == 0
+            assert table.kept_bytes > 0
+
+            def meanwhile(*wanted: Any) -> Any:
+                body = found(*wanted)
+                table.forget(wrong)  # as another thread would
+                return body
+
+            monkeypatch.setattr(table, "_found", meanwhile)
+            assert small(rig, version, (5, 55)) is not None
+            assert [kept.frame for kept in table._kept.values() if kept.frame] == []
 
     run(body)
 
@@ -140,7 +149,7 @@ def test_a_kept_answer_of_another_epoch_is_replaced_by_the_first_who_asks() -> N
         async with open_rig() as rig:
             version, table = await fill(rig), rig.reader.small
             request = request_of(version, (5, 55))
-            for epoch in (1, 1):
+            for epoch in (1, 1, 1):
                 answered(table, request, epoch)
             table._asked_before = lambda what: False  # so long ago was that
             answered(table, request, 2)
@@ -154,7 +163,7 @@ def test_whoever_asks_with_verify_has_kept_answers_of_the_block_made_anew() -> N
         async with open_rig() as rig:
             version = await fill(rig)
             table = rig.reader.small
-            for _ in range(2):
+            for _ in range(3):
                 first, other = small(rig, version, (5, 55)), small(rig, version, (1030, 1040))
             assert first is not None
             kept = table._kept.get(request_of(version, (5, 55)))
@@ -173,7 +182,7 @@ def test_what_was_kept_of_another_file_of_its_block_is_not_answered() -> None:
     async def body() -> None:
         async with open_rig() as rig:
             version, table = await fill(rig), rig.reader.small
-            for _ in range(2):
+            for _ in range(3):
                 first = small(rig, version, (5, 55))
             (kept,) = table._kept.values()
             other = rig.store.hold(blocks_of(version)[1])

@@ -11,7 +11,7 @@ from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion, Source
 from cachesvc.device import Device
 from cachesvc.lane_answer import ReadyHit, hit_items
-from cachesvc.lane_thread import Item
+from cachesvc.lane_sending import Item
 from cachesvc.lone_reads import LoneReads
 from cachesvc.wire import codec
 from cachesvc.wire.frame import Kind, encode

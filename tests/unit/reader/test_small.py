@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.core.blocks import BlockRef
 from cachesvc.core.request import ReadRequest
 from cachesvc.core.types import ObjectVersion
 from cachesvc.disk.memory import MemoryDisk
 from cachesvc.lane_answer import hit_items
-from cachesvc.small import MAX_UNTOLD
+from cachesvc.small import MAX_UNTOLD, Hit
 from cachesvc.wire import codec, lone
 from cachesvc.wire.frame import Kind, encode
 from cachesvc.wire.v1 import cache_pb2
@@ -59,9 +58,10 @@ def test_a_small_read_is_answered_as_a_hit_is_byte_for_byte() -> None:
                 if first is not None:
                     answered += 1
                     assert first == by_hit(rig, version, (start, end))
-                    again = small(rig, version, (start, end))
-                    assert again == first
-                    assert small(rig, version, (start, end)) is again
+                    assert small(rig, version, (start, end)) == first
+                    third = small(rig, version, (start, end))
+                    assert third == first
+                    assert small(rig, version, (start, end)) is third
             assert answered > 300
 
     run(body)
@@ -112,8 +112,8 @@ def test_bytes_that_rot_on_the_disk_are_found_by_who_looks_and_not_sent_by_who_d
         disk = MemoryDisk()
         async with open_rig(disks=[disk]) as rig:
             version = await fill(rig)
-            small(rig, version, (5, 55))
-            kept = small(rig, version, (5, 55))
+            for _ in range(3):
+                kept = small(rig, version, (5, 55))
             pin = rig.store.hold(blocks_of(version)[0])
             assert pin is not None
             pin.held.file.pwrite(b"\xff\x00\xff", 7)
@@ -211,11 +211,12 @@ def test_what_is_told_of_a_hit_are_places_within_its_block(
     async def body() -> None:
         async with open_rig() as rig:
             version = await fill(rig)
-            block, told = blocks_of(version)[2], list[tuple[BlockRef, int, int]]()
+            block, told = blocks_of(version)[2], list[Hit]()
             monkeypatch.setattr(rig.reader.small, "_hits", told.extend)
-            for _ in range(3):
-                assert small(rig, version, (block.start + 5, block.start + 55)) is not None
-            assert told == [(block, 5, 55)] * 3
+            wanted = block.start + 5, block.start + 55
+            for _ in range(4):
+                assert small(rig, version, wanted) is not None
+            assert told == [(block, 5, 55, request_of(version, wanted))] * 4
 
     run(body)
 
@@ -228,8 +229,8 @@ def test_a_hit_that_cannot_be_counted_keeps_no_other_from_it(
             version = await fill(rig)
             table, told = rig.reader.small, list[int]()
 
-            def hits(found: Sequence[tuple[BlockRef, int, int]]) -> None:
-                starts = [start for _, start, _ in found]
+            def hits(found: Sequence[Hit]) -> None:
+                starts = [start for _, start, _, _ in found]
                 if 1 in starts:
                     raise IndexError("a defect")
                 told.extend(starts)

@@ -38,7 +38,7 @@ def record_reads(rig: Rig, version: ObjectVersion) -> list[tuple[int, int]]:
     file, seen = pin.held.file, list[tuple[int, int]]()
     pread = file.pread
 
-    def recorded(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+    def recorded(size_bytes: int, offset: int, wait: bool = True) -> bytes:
         seen.append((offset, offset + size_bytes))
         return pread(size_bytes, offset, wait=wait)
 
@@ -181,7 +181,7 @@ def test_a_page_whose_file_fails_a_read_of_a_part_is_asked_for_as_a_whole(
             assert pin is not None
             pread = pin.held.file.pread
 
-            def closed_meanwhile(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+            def closed_meanwhile(size_bytes: int, offset: int, wait: bool = True) -> bytes:
                 if size_bytes < PAGE:
                     raise OSError(9, "Bad file descriptor")
                 return pread(size_bytes, offset, wait=wait)
@@ -204,7 +204,7 @@ def test_who_may_not_wait_for_a_disk_does_not(wanted: tuple[int, int]) -> None:
             pin = rig.store.hold(blocks_of(version)[0])
             assert pin is not None
 
-            def not_in_memory(size_bytes: int, offset: int, *, wait: bool = True) -> bytes:
+            def not_in_memory(size_bytes: int, offset: int, wait: bool = True) -> bytes:
                 assert not wait
                 raise BlockingIOError(11, "not all of it is in memory")
 
