@@ -6,6 +6,8 @@ answers, and so a ratio of `hot-small` says as much of the scheduler as of the s
 no choice: the first two cores, which on some machines are one core's two threads. One reader, this
 process, raw clients, 4 objects of 128 MiB; places drawn by Zipf's law (0.9), as in `hot-small`, but
 each of them once, so that none is answered as it was before; a `nice -n 19` spinner on each core.
+There are three servers of each kind, which have their turns: where a process happens to lie in
+memory makes it a fifth slower or faster for as long as it lives.
 `checking in Python` (checking_server.py) reads the range, hashes, compares and sends it, and does
 nothing else that a cache does: what is left between it and nginx is all that a lane has for finding
 its block, for versions, eviction and counting.
@@ -19,8 +21,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import count, islice
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,17 @@ from cachesvc.devorigin.ports import free_ports
 
 OBJECT_COUNT, OBJECT_BYTES, RANGE_BYTES, READ_COUNT = 4, 128 * MIB, 4096, 700
 ONE, EACH = "one core", "a core each"
+NGINX, CHECKING, LANE = "nginx", "checking in Python", "lane"
+SERVER_COUNT = 3  # of each
 _DRAWN = 4000  # of one seed, which is good for 20,000
-Read = Callable[[str, int, memoryview], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Its processes, and one connection to it: key, start, and where the bytes go."""
+
+    pids: Sequence[int]
+    read: Callable[[str, int, memoryview], object]
 
 
 @contextmanager
@@ -76,15 +88,15 @@ def _first_reads(keys: list[str]) -> Iterator[tuple[str, int]]:
                 yield place
 
 
-def _round(read: Read, places: list[tuple[str, int]], pids: Sequence[int]) -> tuple[float, float]:
+def _round(server: _Server, places: list[tuple[str, int]]) -> tuple[float, float]:
     """p50 of a read, and the server's CPU time for one, in us."""
-    view, samples = ready_buffer(RANGE_BYTES), []
-    before_s = cpu_seconds(pids)
+    view, read, samples = ready_buffer(RANGE_BYTES), server.read, []
+    before_s = cpu_seconds(server.pids)
     for key, start in places:
         before = time.perf_counter()
         read(key, start, view)
         samples.append(time.perf_counter() - before)
-    used_s = cpu_seconds(pids) - before_s
+    used_s = cpu_seconds(server.pids) - before_s
     return statistics.median(samples) * 1e6, used_s / len(places) * 1e6
 
 
@@ -99,61 +111,79 @@ def run(work: Path, rounds: int) -> dict[str, Any]:
     (root / "bench").mkdir(parents=True)
     for number, key in enumerate(keys):
         make_object(root / "bench" / key, number, OBJECT_BYTES)
-    (port,) = free_ports(1)
-    checking = (sys.executable, "-m", "benchmarks.checking_server", str(root), str(port))
-    with (
-        dev_origin(root) as origin,
-        node(work / "data", origin) as ours,
-        nginx(root, work) as peer,
-        process(*checking) as ceiling,
-        closing(RawLane(ours.lane)) as lane,
-        closing(RawHttp(peer[1])) as http,
-        closing(RawChecked(("127.0.0.1", port))) as checked,
-    ):
-        versions = {key: lane.stat(ObjectName("bench", key)) for key in keys}
-        readers: dict[str, Read] = {
-            "nginx": lambda key, start, view: http.read_into(f"/bench/{key}", start, view),
-            "checking in Python": lambda key, start, view: checked.read_into(
-                f"bench/{key}", start, view
-            ),
-            "lane": lambda key, start, view: lane.read_into(versions[key], start, view),
+    figures: dict[str, Any] = {}
+    with ExitStack() as ends:
+        origin = ends.enter_context(dev_origin(root))
+        systems = {
+            name: [
+                ends.enter_context(start(work / f"{name}-{number}", root, origin, keys))
+                for number in range(SERVER_COUNT)
+            ]
+            for name, start in ((NGINX, _nginx), (CHECKING, _checking), (LANE, _lane))
         }
         buffer = ready_buffer(VALUE_BYTES)
-        for read in readers.values():
+        for server in chain(*systems.values()):
             for key in keys:
                 for start in range(0, OBJECT_BYTES, VALUE_BYTES):
-                    read(key, start, buffer)
-        servers = {"nginx": peer[0], "checking in Python": ceiling, "lane": ours.process}
-        pids = {name: children(server.pid) for name, server in servers.items()}
-        every = [pid for some in pids.values() for pid in some]
+                    server.read(key, start, buffer)
+        every = [pid for server in chain(*systems.values()) for pid in server.pids]
         places = _first_reads(keys)
-        figures: dict[str, Any] = {}
         with spinners():
             for name, theirs in ((ONE, cores[0]), (EACH, cores[1])):
                 with on_cores(cores[0], theirs, every):
-                    figures |= _measured(name, readers, pids, places, rounds)
+                    figures |= _measured(name, systems, places, rounds)
     return figures
+
+
+@contextmanager
+def _nginx(work: Path, root: Path, _origin: str, _keys: list[str]) -> Iterator[_Server]:
+    work.mkdir()
+    with nginx(root, work) as (server, address), closing(RawHttp(address)) as http:
+        yield _Server(
+            children(server.pid),
+            lambda key, start, view: http.read_into(f"/bench/{key}", start, view),
+        )
+
+
+@contextmanager
+def _checking(_work: Path, root: Path, _origin: str, _keys: list[str]) -> Iterator[_Server]:
+    (port,) = free_ports(1)
+    command = sys.executable, "-m", "benchmarks.checking_server", str(root), str(port)
+    with process(*command) as server, closing(RawChecked(("127.0.0.1", port))) as checked:
+        yield _Server(
+            children(server.pid),
+            lambda key, start, view: checked.read_into(f"bench/{key}", start, view),
+        )
+
+
+@contextmanager
+def _lane(work: Path, _root: Path, origin: str, keys: list[str]) -> Iterator[_Server]:
+    with node(work, origin) as server, closing(RawLane(server.lane)) as lane:
+        versions = {key: lane.stat(ObjectName("bench", key)) for key in keys}
+        yield _Server(
+            children(server.process.pid),
+            lambda key, start, view: lane.read_into(versions[key], start, view),
+        )
 
 
 def _measured(
     name: str,
-    readers: dict[str, Read],
-    pids: dict[str, list[int]],
+    systems: dict[str, list[_Server]],
     places: Iterator[tuple[str, int]],
     rounds: int,
 ) -> dict[str, Any]:
     """The figures of one placement: rounds in turns, after one that does not count."""
-    found: dict[str, list[tuple[float, float]]] = {system: [] for system in readers}
+    found: dict[str, list[tuple[float, float]]] = {system: [] for system in systems}
     for number in range(rounds + 1):
         some = list(islice(places, READ_COUNT))
-        for system in in_turn(list(readers), number):
-            found[system].append(_round(readers[system], some, pids[system]))
+        for system in in_turn(list(systems), number):
+            found[system].append(_round(systems[system][number % SERVER_COUNT], some))
     p50 = {system: [us for us, _ in values[1:]] for system, values in found.items()}
     figures: dict[str, Any] = {}
     for system, values in found.items():
         figures[f"{name}, {system} p50 us"] = Figure.of(p50[system]).as_json()
         used = Figure.of([cpu_us for _, cpu_us in values[1:]])
         figures[f"{name}, {system} server CPU us"] = used.as_json()
-        if system != "nginx":
-            figures[f"{name}, {system} / nginx"] = ratios(p50[system], p50["nginx"]).as_json()
+        if system != NGINX:
+            figures[f"{name}, {system} / nginx"] = ratios(p50[system], p50[NGINX]).as_json()
     return figures

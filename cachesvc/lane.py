@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import structlog
@@ -81,12 +82,11 @@ class LaneServer:
         self._lone = LoneReads(reader.store, reader.small.known, reader.stored, reader.geometry)
         self._repeats = Repeats(reader.store)
         reader.distrusted = self._repeats.forget
-        self._cluster = cluster
-        self._loop = asyncio.get_running_loop()
+        self._cluster, self._loop = cluster, asyncio.get_running_loop()
         self._threads = [LaneThread(self, number, stall_s) for number in range(threads)]
         self._door: Door | None = None
         self._listeners: list[socket.socket] = []
-        self._dealt_count = 0
+        self._turns = cycle(reversed(self._threads))  # the first one, which accepts, is the last
         self._draining = False
         self._barred_until = float("-inf")
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
@@ -131,7 +131,8 @@ class LaneServer:
     async def stop(self) -> None:
         """Hang up on everybody; requests under way are cancelled."""
         self.stop_listening()
-        await asyncio.gather(*(asyncio.to_thread(thread.stop) for thread in self._threads))
+        for thread in self._threads:  # the first one first: it deals clients to the others
+            await asyncio.to_thread(thread.stop)
         tasks = [self._ticker, *self._tasks.values()]
         for task in tasks:
             task.cancel()
@@ -143,8 +144,7 @@ class LaneServer:
         if self.connection_count >= MAX_CONNECTION_COUNT:
             sock.close()
             return
-        thread = self._threads[-1 - self._dealt_count % len(self._threads)]  # the first accepts
-        self._dealt_count += 1
+        thread = next(self._turns)
         thread.post(lambda: self._let_in(thread, sock))
 
     def _let_in(self, thread: LaneThread, sock: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """One client of a framed lane, and what is on its way to it.
 
 Rules: touched by its lane's thread only (lane_thread.py). Its socket does not block, but while the
-thread waits for this client alone (`block`).
+thread serves this client alone (`block`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from cachesvc.wire.frame import RequestDecoder
 if TYPE_CHECKING:
     from cachesvc.lane_thread import LaneThread
 
-WAIT_S = 0.004  # that a receive waits at most, where it does
-_WAIT = struct.pack("ll", 0, round(WAIT_S * 1e6))
+# That a receive waits, where it does. The kernel counts in ticks, and makes one to two more of it:
+# up to 8 ms where it ticks 250 times a second.
+RECEIVE_TIMEOUT = struct.pack("ll", 0, 1000)
 
 Done = Callable[[BaseException | None], None]
 
@@ -41,11 +42,12 @@ class Outgoing:
 class Connection:
     """One client. `greeted` once its Hello was accepted, `busy` while it is being answered,
     `local` if it came through the Unix socket, `barred` with the reason if it may not, `blocking`
-    while a receive waits for what comes.
+    if a receive waits for what comes.
     """
 
     def __init__(self, sock: socket.socket, thread: LaneThread) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TIMEOUT)
         self.sock = sock
         self.thread = thread
         self.local = sock.family == socket.AF_UNIX
@@ -60,7 +62,6 @@ class Connection:
         self.moved_at = time.monotonic()
         with contextlib.suppress(OSError):  # it may be gone already
             tune(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _WAIT)
 
     @property
     def at_rest(self) -> bool:
@@ -68,8 +69,8 @@ class Connection:
         return self.greeted and not self.busy and not self.outgoing and not self.decoder.held
 
     def block(self, blocking: bool) -> None:
-        """Have a receive wait, WAIT_S at most, or not. Nothing is sent while it does, but for what
-        is told not to wait (MSG_DONTWAIT).
+        """Have a receive wait, for RECEIVE_TIMEOUT at most, or not. As long as it does, nothing is
+        sent but what is told not to wait (MSG_DONTWAIT).
         """
         if blocking is not self.blocking and not self.closing:
             self.sock.setblocking(blocking)

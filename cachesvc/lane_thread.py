@@ -26,7 +26,7 @@ from cachesvc import passing
 from cachesvc.answer import FilePart
 from cachesvc.core.errors import CacheError, NodeUnavailable
 from cachesvc.disk.base import FILE_ERRORS
-from cachesvc.lane_connection import WAIT_S, Connection, Done, Outgoing
+from cachesvc.lane_connection import Connection, Done, Outgoing
 from cachesvc.lane_sending import Item, push
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind
@@ -38,6 +38,7 @@ QUIET_S = 0.02  # after which there is time for what does not press (decision 14
 SWEEP_INTERVAL_S = 1.0  # between two looks for clients that stand still
 COMPLAINT_INTERVAL_S = 5.0  # between two log lines about connections that cannot be accepted
 CONVERSATION_S = 0.002  # that a thread looks for nothing but its only client's requests
+PAUSE_S = 0.004  # after which a client no longer asks all the time
 _NOW = int(socket.MSG_DONTWAIT)
 _FIRST_BYTES = 479  # of a request, at first: what is no larger is a small object of the interpreter
 _RECV_BYTES = 16 << 10  # at once; of more, the rest comes next time
@@ -61,7 +62,7 @@ class Handler(Protocol):
         """
 
     def sent(self) -> None:
-        """What was ready has left."""
+        """What was ready was sent, as far as it could be."""
 
     def at_once(self, connection: Connection, request: bytes) -> bool:
         """Answer what came, if it is one request that can be answered now; False: serve it."""
@@ -251,25 +252,21 @@ class LaneThread(Thread):
         """Answer what has come. If nobody else is served here and it is little that is asked for
         all the time, wait for more of it in the client's own socket: without epoll a turn is 2 us
         shorter (decision 14). What is posted meanwhile waits for the next request, and who else
-        connects for CONVERSATION_S; both for WAIT_S more if none comes.
+        connects for CONVERSATION_S; both for a receive's timeout more if nothing comes.
         """
-        sock, inbox, ready, until = connection.sock, self._inbox, None, 0.0
-        if connection.at_rest:
-            ready = self._ready
-            if len(self._connections) == 1:
-                until = self._patience()
+        sock, inbox, until = connection.sock, self._inbox, self._patience()
+        ready = self._ready if connection.at_rest else _unready
         recv, send, sent, monotonic = sock.recv, sock.send, self._sent, time.monotonic
         while True:
             try:
                 data = recv(_FIRST_BYTES)
                 if len(data) == _FIRST_BYTES:
-                    connection.block(False)
                     data += _rest(sock)
             except BlockingIOError:
                 break
             except OSError:
                 data = b""
-            frame = ready(data) if ready is not None else None
+            frame = ready(data)
             if frame is None:
                 connection.block(False)
                 self._take(connection, data)
@@ -281,12 +278,13 @@ class LaneThread(Thread):
             except OSError:
                 self.close(connection)
                 return
+            finally:
+                sent()
             if sent_bytes < len(frame):
                 connection.block(False)
                 connection.busy = True
                 self._handler.reply(connection, memoryview(frame)[sent_bytes:])
                 return
-            sent()
             if inbox or monotonic() >= until:
                 break
             if not connection.blocking:
@@ -294,10 +292,12 @@ class LaneThread(Thread):
         connection.block(False)
 
     def _patience(self) -> float:
-        """Until when to look for nothing but the next requests of an only client who has asked."""
+        """Until when to look for nothing but the next requests of an only client; else 0."""
+        if len(self._connections) > 1:
+            return 0.0
         now = time.monotonic()
         asked_at, self._asked_at = self._asked_at, now
-        return now + CONVERSATION_S if now - asked_at <= WAIT_S else 0.0
+        return now + CONVERSATION_S if now - asked_at <= PAUSE_S else 0.0
 
     def _take(self, connection: Connection, data: bytes) -> None:
         """What is more than a request for little, or not whole. Nothing: the client is gone."""
@@ -372,9 +372,13 @@ class LaneThread(Thread):
         self.close(connection)
 
 
+def _unready(_request: bytes) -> None:
+    """What comes behind something that is being answered has its turn."""
+
+
 def _rest(sock: socket.socket) -> bytes:
     """What else has come. Raises OSError: the client is gone."""
     try:
-        return sock.recv(_RECV_BYTES)
+        return sock.recv(_RECV_BYTES, _NOW)
     except BlockingIOError:
         return b""

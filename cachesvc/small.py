@@ -3,7 +3,7 @@
 Story: a lane gives every whole request to `answer`. The bytes of the request are the key: what is
 kept from before is sent again as it stands, header and body. Else the request is split by hand
 (wire/lone.py), the parts of a page that it touches are read and checked (core/parts.py), and the
-answer is made, and kept if it was asked for twice before (doorkeeper.py). A page whose parts'
+answer is made, and kept if it had been asked for twice (doorkeeper.py). A page whose parts'
 checksums are not known, because nobody has filled or read it since the node began, or too many
 others since, is checked as a whole. What is anything but a stored range, within one page, of at
 most SMALL_BODY_BYTES of a version that the request names, is None, and the way of other requests.
@@ -18,8 +18,9 @@ Rules
   epoch that an answer tells is the node's present one, or the answer is made anew.
 - An answer is counted, and eviction policy and readahead are told of it, like of any hit, but
   many at a time, mostly behind its sending (`settle`): alone it costs several times as much.
-- What is asked for once or twice is not kept: filling new memory costs more than it saves. At most
-  MAX_KEPT_BYTES are kept; what was not asked for again goes first (CLOCK).
+- What is asked for once or twice is not kept: filling new memory costs more than it saves. Who asks
+  again is found when answers are counted, and gets a place; whoever asks then fills it. At most
+  MAX_KEPT_BYTES are kept, places included; what was not asked for again goes first (CLOCK).
 - Whoever asks with `verify` was sent wrong bytes: what is kept of those blocks, and the checksums
   of their parts, are forgotten.
 """
@@ -80,8 +81,8 @@ class SmallReads:
     """The small reads of one node. Any thread may call.
 
     checked_page: a page of a pinned block, None if it fails its check, or, where one is not to
-    wait, if it is not in memory. hits: told of every answer: the block, and from which of its bytes
-    to which.
+    wait, if it is not in memory. hits: told of every answer: the block, from which of its bytes to
+    which, and the request, or nothing where it was another one.
     """
 
     def __init__(
@@ -203,10 +204,10 @@ class SmallReads:
 
     def forget(self, wrong: list[Slice]) -> None:
         """Somebody was sent wrong bytes of these blocks: what is kept of them is made anew."""
-        self._forgotten_count += 1
         block_ids = {part.block.id for part in wrong}
-        self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
         self._store.part_sums.forget(block_ids)
+        self._forgotten_count += 1  # who began before is not kept, who begins now has no such sums
+        self._kept.drop_if(lambda kept: kept.hit[0].id in block_ids)
 
     def _found(self, key: Key, start: int, end: int, wait: bool) -> _Found | None:
         """Bytes `[start, end)` of an object; None: they are not to be had."""

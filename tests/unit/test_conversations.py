@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
 
 import pytest
 
 from cachesvc.core.errors import CacheError
 from cachesvc.lane_connection import Connection
-from cachesvc.lane_thread import LaneThread
+from cachesvc.lane_thread import PAUSE_S, LaneThread
 from cachesvc.pins import Pin
 from cachesvc.wire.frame import Kind, encode
 from tests.support import PATIENCE_S, Clock, until
@@ -29,10 +30,11 @@ class Handler:
         self.thread = LaneThread(self, 0)
         self.waited = list[bool]()
         self.sent_count = 0
+        self.clock = Clock()
         self.gone = list[Connection]()
 
     def deal(self, sock: socket.socket) -> None:
-        raise AssertionError("nobody listens")
+        self.thread.adopt(sock).greeted = True
 
     def ready(self, request: bytes) -> bytes | None:
         self.waited.append(any(one.blocking for one in self.thread._connections.values()))
@@ -93,8 +95,10 @@ class Handler:
 @pytest.fixture
 def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
     """On a thread whose clock stands still: so that every client asks all the time."""
-    monkeypatch.setattr("cachesvc.lane_thread.time", SimpleNamespace(monotonic=Clock()))
     handler = Handler()
+    for module in "lane_thread", "lane_connection":
+        clock = SimpleNamespace(monotonic=handler.clock)
+        monkeypatch.setattr(f"cachesvc.{module}.time", clock)
     handler.thread.start()
     yield handler
     handler.thread.stop()
@@ -112,9 +116,30 @@ def asked(client: socket.socket, request: bytes, answer: bytes | None = None) ->
 
 def talking(handler: Handler, client: socket.socket) -> None:
     """Ask until the thread waits for this client alone."""
-    for _ in range(3):
+    for _ in range(1000):
         asked(client, b"!small")
-    assert handler.waited[-1]
+        if handler.waited[-1]:
+            return
+    raise AssertionError("this client alone is never waited for")
+
+
+@contextmanager
+def talker(handler: Handler, client: socket.socket) -> Iterator[None]:
+    """Somebody asks without a pause, so that no wait of the thread ever ends by itself."""
+    enough = Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            asked(client, b"!again and again")
+
+    talking(handler, client)
+    thread = Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
 
 
 def test_who_asks_all_the_time_is_waited_for_alone(handler: Handler) -> None:
@@ -129,10 +154,39 @@ def test_who_asks_all_the_time_is_waited_for_alone(handler: Handler) -> None:
 
 
 def test_what_is_posted_meanwhile_is_done(handler: Handler) -> None:
-    with handler.client() as client:
+    with handler.client() as client, talker(handler, client):
         for _ in range(20):
-            talking(handler, client)
             handler.done(lambda: None)
+
+
+def test_who_connects_meanwhile_is_let_in_in_time(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachesvc.lane_thread.time", time)
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as listener,
+        handler.client() as client,
+    ):
+        listener.setblocking(False)
+        handler.done(lambda: handler.thread.listen(listener))
+        with (
+            talker(handler, client),
+            closing(socket.create_connection(listener.getsockname())) as newcomer,
+        ):
+            newcomer.settimeout(PATIENCE_S)
+            asked(newcomer, b"!new here")
+        handler.done(lambda: handler.thread.unlisten(listener))
+
+
+def test_who_pauses_is_waited_for_as_everybody_is(handler: Handler) -> None:
+    with handler.client() as client:
+        talking(handler, client)
+        asked(client, b"!small")
+        for _ in range(10):
+            handler.done(lambda: None)
+            handler.clock.now += 2 * PAUSE_S
+            asked(client, b"!small")
+            assert not handler.waited[-1]
 
 
 def test_who_comes_meanwhile_is_served_and_nobody_is_waited_for_alone_then(
@@ -142,9 +196,9 @@ def test_who_comes_meanwhile_is_served_and_nobody_is_waited_for_alone_then(
         talking(handler, first)
         with handler.client() as second:
             for _ in range(10):
-                asked(second, b"!second")
-                asked(first, b"!first")
-                assert not any(handler.waited[-2:])
+                for client in (first, first, second, second):
+                    asked(client, b"!small")
+                    assert not handler.waited[-1]
         until(lambda: len(handler.gone) == 1, "the second one has left")
         talking(handler, first)
 
@@ -169,21 +223,26 @@ def test_half_a_request_waits_for_the_other_half(handler: Handler) -> None:
     frame = encode(Kind.READ, b"in two pieces")
     with handler.client() as client:
         talking(handler, client)
+        before = len(handler.waited)
         client.sendall(frame[:9])
-        until(lambda: handler.waited[-1], "the first half has come")
+        until(lambda: len(handler.waited) > before, "the first half has come")
         handler.done(lambda: None)
         asked(client, frame[9:], b"in two pieces")
 
 
-def test_who_takes_nothing_holds_no_thread(handler: Handler) -> None:
+def test_who_takes_nothing_holds_no_thread_and_gets_all_in_the_end(handler: Handler) -> None:
     with handler.client() as stalled:
         talking(handler, stalled)
+        before = len(handler.waited)
         stalled.sendall(b"!large")
-        until(lambda: len(handler.waited) == 4, "it was asked for")
+        until(lambda: len(handler.waited) > before, "it was asked for")
         with handler.client() as other:
             asked(other, b"!other")
+            handler.done(handler.thread.close_idle)
+            assert other.recv(1) == b"", "who is not being answered is hung up on"
             asked(stalled, b"", bytes(LARGE_BYTES))
             asked(stalled, b"!once more")
+            assert handler.sent_count == len(handler.waited)
 
 
 def test_who_hangs_up_is_let_go(handler: Handler) -> None:
