@@ -51,7 +51,7 @@ from cachesvc.wire import lone
 
 MAX_KEPT_BYTES = 16 << 20  # of requests, answers and what it takes to keep them
 ASKED_COUNT = 1 << 15  # places for requests by which it is told who asks again (Doorkeeper)
-MAX_UNTOLD = 16  # answers that were sent and are not counted yet
+MAX_UNTOLD = 32  # answers that were sent and are not counted yet
 _UNMADE = -1  # no epoch
 _ENTRY_BYTES = 1024  # of memory that an entry takes beside its request and answer
 
