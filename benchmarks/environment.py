@@ -57,6 +57,8 @@ class Environment:
 def prepare(build: Path, *, install: bool) -> Environment:
     """Find or install what the benchmarks use. `install` False: only look."""
     missing = {}
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{path}:/usr/sbin:/sbin"  # where Debian puts servers
     if install:
         _install_debian()
     for program, package in DEBIAN.items():

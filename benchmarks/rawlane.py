@@ -40,6 +40,7 @@ class RawLane:
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._room = memoryview(bytearray(PREFIX_BYTES + MAX_HEADER_BYTES))
+        self._first = self._room[:_FIRST_BYTES]
         self._filled = 0
         self._epoch = 0
         self._last = b"?"  # how the header of a last frame ends, once an epoch was told
@@ -92,8 +93,21 @@ class RawLane:
             known = self._known[id(version)] = version, lone.request_start(version)
         length = len(view)
         self.sock.sendall(lone.pack_read(known[1], start, start + length, 0))
-        if self._whole(view):
+        room, filled = self._room, self._filled or self._some(self._first)
+        kind, header_bytes, body_bytes = _PREFIX.unpack_from(room)
+        border = PREFIX_BYTES + header_bytes
+        if (  # an only frame
+            filled >= border
+            and kind == _ANSWER
+            and body_bytes == length
+            and room[border - len(self._last) : border] == self._last
+        ):
+            view[: filled - border] = room[border:filled]
+            if filled < border + length:
+                receive_exactly(self.sock, view[filled - border :])
+            self._filled = 0
             return
+        self._filled = filled
         while True:
             _, raw, body_bytes = self._frame(view)
             view = view[body_bytes:]
@@ -104,25 +118,6 @@ class RawLane:
                 self._last = lone.answer_shape(b"", 1, CHECKSUM_BYTES, header.epoch)[2]
             if header.last:
                 return
-
-    def _whole(self, view: memoryview) -> bool:
-        """Whether an answer was received whole, in its only frame; else what came is kept."""
-        room, filled, border = self._room, self._filled, len(self._room)
-        while filled < PREFIX_BYTES:
-            filled += self._some(room[filled:_FIRST_BYTES])
-        kind, header_bytes, body_bytes = _PREFIX.unpack_from(room)
-        if kind == _ANSWER and body_bytes == len(view):
-            border = PREFIX_BYTES + header_bytes
-            while filled < border:
-                filled += self._some(room[filled:border])
-        if room[border - len(self._last) : border] != self._last:
-            self._filled = filled
-            return False
-        early = min(filled - border, body_bytes)
-        view[:early] = room[border : border + early]
-        receive_exactly(self.sock, view[early:])
-        self._filled = 0
-        return True
 
     def close(self) -> None:
         self.sock.close()
@@ -142,7 +137,7 @@ class RawHttp:
         request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nRange: bytes={start}-{end}\r\n\r\n"
         self.sock.sendall(request.encode())
         head, room = self._head, self._room
-        filled = 0
+        filled = self.sock.recv_into(head)
         while (border := head.find(b"\r\n\r\n", 0, filled)) < 0:
             count = self.sock.recv_into(room[filled:])
             if count == 0:
@@ -152,7 +147,8 @@ class RawHttp:
             raise ConnectionError(f"not a partial answer: {bytes(head[:30])!r}")
         early = filled - border - 4
         view[:early] = room[border + 4 : filled]
-        receive_exactly(self.sock, view[early:])
+        if early < len(view):
+            receive_exactly(self.sock, view[early:])
 
     def close(self) -> None:
         self.sock.close()
