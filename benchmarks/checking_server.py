@@ -21,11 +21,11 @@ from xxhash import xxh3_64_intdigest
 
 from benchmarks.rawlane import receive_exactly
 from benchmarks.sendfile_server import REQUEST, RawSendfile
-from cachesvc.lane_connection import RECEIVE_TIMEOUT
-from cachesvc.lane_thread import CONVERSATION_S
 
 HEAD = struct.Struct("!QQQ")  # start, length, checksum
 _RECV_BYTES = 4096
+_CONVERSATION_S = 0.002  # as in cachesvc/lane_thread.py, which readers cannot import
+_RECEIVE_TIMEOUT = struct.pack("ll", 0, 1000)
 
 
 class RawChecked(RawSendfile):
@@ -75,11 +75,11 @@ def serve(root: Path, listening: socket.socket) -> None:
             if reader is None:
                 reader, _ = listening.accept()
                 reader.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TIMEOUT)
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
                 readers[reader.fileno()] = reader
                 epoll.register(reader, select.EPOLLIN)
                 continue
-            until = time.monotonic() + CONVERSATION_S
+            until = time.monotonic() + _CONVERSATION_S
             while answered(reader) and len(readers) == 1 and time.monotonic() < until:
                 pass  # without epoll, as a lane thread does
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,16 @@ def test_the_cpu_of_a_server_is_told_though_one_of_its_processes_ended_meanwhile
     while time.process_time() - begun < 0.01:
         pass
     assert meter.seconds() >= 0.01
+
+
+def test_a_reading_process_needs_nothing_of_a_node() -> None:
+    """Its venv has the peers and what the thin client needs. (Once, a ceiling's client imported a
+    lane thread's numbers, and with them its log: the ceiling was left out of the tables.)
+    """
+    without = "structlog", "aiohttp", "uvloop", "prometheus_client", "typer", "pydantic"
+    used = "reader", "systems", "rawlane", "sendfile_server", "checking_server", "relay_server"
+    text = f"import sys; sys.modules.update(dict.fromkeys({without!r}))\n" + "".join(
+        f"import benchmarks.{module}\n" for module in used
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
