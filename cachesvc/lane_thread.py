@@ -254,7 +254,7 @@ class LaneThread(Thread):
         shorter (decision 14). What is posted meanwhile waits for the next request, and who else
         connects for CONVERSATION_S; both for a receive's timeout more if nothing comes.
         """
-        sock, inbox, until = connection.sock, self._inbox, self._patience()
+        sock, inbox, until = connection.sock, self._inbox, None
         ready = self._ready if connection.at_rest else _unready
         recv, send, sent, monotonic = sock.recv, sock.send, self._sent, time.monotonic
         while True:
@@ -269,7 +269,8 @@ class LaneThread(Thread):
             frame = ready(data)
             if frame is None:
                 connection.block(False)
-                self._take(connection, data)
+                if ready is _unready or not self._handler.at_once(connection, data):
+                    self._take(connection, data)
                 return
             try:
                 sent_bytes = send(frame, _NOW)
@@ -285,6 +286,7 @@ class LaneThread(Thread):
                 connection.busy = True
                 self._handler.reply(connection, memoryview(frame)[sent_bytes:])
                 return
+            until = until or self._patience()
             if inbox or monotonic() >= until:
                 break
             if not connection.blocking:
@@ -292,20 +294,22 @@ class LaneThread(Thread):
         connection.block(False)
 
     def _patience(self) -> float:
-        """Until when to look for nothing but the next requests of an only client; else 0."""
+        """Until when to look for nothing but the next requests of an only client, who has just been
+        answered; a time that is over if he is not the only one, or does not ask all the time.
+        """
         if len(self._connections) > 1:
-            return 0.0
+            return -1.0
         now = time.monotonic()
         asked_at, self._asked_at = self._asked_at, now
-        return now + CONVERSATION_S if now - asked_at <= PAUSE_S else 0.0
+        return now + CONVERSATION_S if now - asked_at <= PAUSE_S else -1.0
 
     def _take(self, connection: Connection, data: bytes) -> None:
-        """What is more than a request for little, or not whole. Nothing: the client is gone."""
+        """What cannot be answered at once, or is not whole. Nothing: the client is gone."""
         if not data:
             self.close(connection)
-        elif not (connection.at_rest and self._handler.at_once(connection, data)):
-            connection.decoder.feed(data)
-            self.advance(connection)
+            return
+        connection.decoder.feed(data)
+        self.advance(connection)
 
     def advance(self, connection: Connection) -> None:
         """Answer the next request, if one is whole and none is being answered."""
